@@ -1,0 +1,399 @@
+"""What member, coordinator and helper say to each other, and in what order.
+
+A round is one aggregated DP-SGD step (DP-FedSGD). Its conversation:
+
+    coordinator -> member    Announcement   the model of this round
+    member      -> coordinator  Upload      a masked sum of clipped gradients, and sealed mask seeds
+    coordinator -> helper    Intake         the signed statements and this helper's boxes
+    helper      -> coordinator  Ready       which uploads it can unmask, with evidence against others
+    coordinator -> chain     Manifest       cohort and responders, once a round, before any unmasking
+    coordinator -> helper    Manifest
+    helper      -> coordinator  Answer      its share of the masks, with noise and a share of zero
+
+`ORDER` is the table of what may happen when; `server.rounds` walks it and nothing else decides.
+
+Every message is frozen, has one canonical encoding (msgpack in field order; `decode` refuses any
+other bytes that would read the same) and is signed by its author over EIP-712 typed data
+(https://eips.ethereum.org/EIPS/eip-712), bound to the home chain, the registry, the release and the
+round. There is deliberately no message that asks for a seed, a key or a share of one member, and no
+message in which a member can be both present and absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import msgspec
+from coincurve import PublicKey
+from eth_hash.auto import keccak
+from pydantic import Field, ValidationError
+
+from fedtrade.errors import Refusal
+from fedtrade.parameters import Parsed, PrivacyParameters, sha256_json
+
+MESSAGE_BYTES_MAX = 64 * 2**20
+"""No message is larger; longer input is refused before it is parsed."""
+
+Bytes32 = Annotated[bytes, Field(min_length=32, max_length=32)]
+Signature = Annotated[bytes, Field(min_length=65, max_length=65)]
+Vector = Annotated[bytes, Field(min_length=4, max_length=MESSAGE_BYTES_MAX)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+RoundNumber = Annotated[int, Field(ge=1, lt=2**32)]
+Address = Annotated[str, Field(pattern=r"^0x[0-9a-f]{40}$")]
+Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Malformed(Refusal):
+    """Bytes that are not the one canonical encoding of the message that they claim to be."""
+
+    def __init__(self, kind: str, problem: str) -> None:
+        super().__init__(f"{kind} message: {problem}. Drop it; ask its author for a new one")
+        self.kind = kind
+        self.problem = problem
+
+
+class WrongAuthor(Refusal):
+    """A signature that is not the expected author's over exactly this content."""
+
+    def __init__(self, kind: str, expected: str, found: str) -> None:
+        super().__init__(
+            f"{kind}: signed by {found}, but only {expected} may sign it. Drop the message"
+        )
+        self.kind = kind
+        self.expected = expected
+        self.found = found
+
+
+class WrongBinding(Refusal):
+    """A message for another release, round, model or set of terms than the one at hand."""
+
+    def __init__(self, kind: str, field: str, expected: object, found: object) -> None:
+        super().__init__(
+            f"{kind}: {field} is {found}, but this round has {expected}. "
+            "It was made for another round or altered; drop it"
+        )
+        self.kind = kind
+        self.field = field
+        self.expected = expected
+        self.found = found
+
+
+class Seat(Parsed):
+    """A party as the Membership contract has it."""
+
+    id: Count
+    signer: Address
+    x25519: Bytes32
+
+
+class ReleaseTerms(Parsed):
+    """What a release fixes before its first round; its digest stands on-chain as the policy hash."""
+
+    release: Count
+    chain_id: Count
+    """The home chain, on which manifests become final."""
+    registry: Address
+    coordinator: Address
+    parameters: PrivacyParameters
+    members: Annotated[tuple[Seat, ...], Field(min_length=3, max_length=1_000)]
+    positions: Annotated[tuple[Annotated[int, Field(ge=1, le=10**7)], ...], Field(min_length=3)]
+    """Each member's count of positions. Public: adjacency is zero-out, so it reveals nothing."""
+    helpers: Annotated[tuple[Seat, ...], Field(min_length=3, max_length=9)]
+    base_sha256: Hex32
+    """The artifact that the release starts from."""
+    dimension: Annotated[int, Field(ge=1, le=10**7)]
+    """Parameters of the model, the length of every vector."""
+
+    def model_post_init(self, _context: Any) -> None:
+        if len(self.positions) != len(self.members):
+            raise ValueError("positions: give one count for each member")
+        for name, seats in (("members", self.members), ("helpers", self.helpers)):
+            if len({s.id for s in seats}) != len(seats):
+                raise ValueError(f"{name}: a seat is listed twice")
+            if len({s.signer for s in seats}) != len(seats):
+                raise ValueError(f"{name}: two seats share a signer")
+        if len({s.x25519 for s in self.helpers}) != len(self.helpers):
+            raise ValueError("helpers: two seats share an encryption key")
+        if len(self.helpers) != self.parameters.helpers:
+            raise ValueError("helpers: the list does not match parameters.helpers")
+        if len(self.members) < self.parameters.cohort_min:
+            raise ValueError("members: fewer than parameters.cohort_min")
+
+    @cached_property
+    def digest(self) -> bytes:
+        """The policy hash: sha256 over the canonical JSON of all terms (bytes as hex)."""
+        data = self.model_dump()
+        for seats in (data["members"], data["helpers"]):
+            for seat in seats:
+                seat["x25519"] = seat["x25519"].hex()
+        return bytes.fromhex(sha256_json(data))
+
+    def member(self, seat_id: int) -> Seat:
+        return _seat(self.members, seat_id, "member")
+
+    def helper(self, seat_id: int) -> Seat:
+        return _seat(self.helpers, seat_id, "helper")
+
+    def member_batch_max(self) -> int:
+        """Most positions one member may add up in a round without any risk of wrapping the ring."""
+        return self.parameters.batch_max // len(self.members)
+
+
+def _seat(seats: tuple[Seat, ...], seat_id: int, role: str) -> Seat:
+    for seat in seats:
+        if seat.id == seat_id:
+            return seat
+    raise WrongBinding("release", f"{role} seat", sorted(s.id for s in seats), seat_id)
+
+
+class Message(Parsed):
+    """A signed message of one round."""
+
+    kind: ClassVar[str]
+    release: Count
+    round: RoundNumber
+    terms: Bytes32
+    model: Bytes32
+    """sha256 of the round's parameters (float32, little-endian)."""
+
+    def content(self) -> bytes:
+        """sha256 over the canonical encoding of all fields but the signature."""
+        data = self.model_dump(exclude={"signature"})
+        return hashlib.sha256(msgspec.msgpack.encode(data)).digest()
+
+
+class Announcement(Message):
+    """The coordinator opens a round and hands out its model."""
+
+    kind: ClassVar[str] = "Announcement"
+    vector: Vector
+    signature: Signature
+
+
+class Statement(Message):
+    """What a member signs: hashes of all that it uploads, so that a helper needs only its own part."""
+
+    kind: ClassVar[str] = "Upload"
+    member: Count
+    masked_sha256: Bytes32
+    boxes_sha256: tuple[Bytes32, ...]
+    commitments: tuple[Bytes32, ...]
+    """One hash of each mask seed, in the order of `masking.subsets`."""
+    signature: Signature
+
+
+class Upload(Parsed):
+    """A member's one message of a round."""
+
+    statement: Statement
+    masked: Vector
+    boxes: tuple[Annotated[bytes, Field(max_length=4096)], ...]
+
+
+class SealedUpload(Parsed):
+    """What one helper gets of an upload."""
+
+    statement: Statement
+    box: Annotated[bytes, Field(max_length=4096)]
+
+
+class Intake(Message):
+    """The coordinator hands a helper its boxes of one round."""
+
+    kind: ClassVar[str] = "Intake"
+    uploads: tuple[SealedUpload, ...]
+    signature: Signature
+
+
+class Complaint(Parsed):
+    """A helper's evidence against an upload.
+
+    `box_key` opens the box with the bad seed for everybody (it is the key of that one box only);
+    it is empty where the box could not be opened at all.
+    """
+
+    member: Count
+    statement: Bytes32
+    box_key: Annotated[bytes, Field(max_length=32)]
+
+
+class Ready(Message):
+    """A helper can unmask these uploads, and not those."""
+
+    kind: ClassVar[str] = "Ready"
+    helper: Count
+    accepted: tuple[Bytes32, ...]
+    """Content hashes of the statements that this helper can unmask."""
+    complaints: tuple[Complaint, ...]
+    signature: Signature
+
+
+class Manifest(Message):
+    """What the round binds itself to before anything is unmasked. Its hash goes on-chain, once."""
+
+    kind: ClassVar[str] = "Manifest"
+    cohort: tuple[Count, ...]
+    uploads: tuple[Bytes32, ...]
+    """Content hashes of the cohort's statements, in the order of `cohort`."""
+    responders: tuple[Count, ...]
+    signature: Signature
+
+
+class Answer(Message):
+    """A responder's share of the unmasking."""
+
+    kind: ClassVar[str] = "Answer"
+    helper: Count
+    manifest: Bytes32
+    share: Vector
+    signature: Signature
+
+
+State = Literal["collecting", "intake", "committed", "summed", "abandoned"]
+Step = Literal["upload", "close", "ready", "commit", "answer", "sum", "abandon"]
+
+ORDER: dict[State, dict[Step, State]] = {
+    "collecting": {"upload": "collecting", "close": "intake", "abandon": "abandoned"},
+    "intake": {"ready": "intake", "commit": "committed", "abandon": "abandoned"},
+    "committed": {"answer": "committed", "sum": "summed", "abandon": "abandoned"},
+    "summed": {},
+    "abandoned": {},
+}
+"""What may happen in which state of a round. There is no way back and no second commit."""
+
+
+M = TypeVar("M", bound=Parsed)
+S = TypeVar("S", bound="Message")
+
+Sign = Callable[[bytes], bytes]
+"""Signs a 32-byte digest: r ‖ s ‖ v. All of a key that this package ever sees."""
+
+UNSIGNED = bytes(65)
+"""The place of a signature that is still to be made."""
+
+
+def encode(message: Parsed) -> bytes:
+    """The one canonical encoding of a message."""
+    return msgspec.msgpack.encode(message.model_dump())
+
+
+def decode(kind: type[M], data: bytes) -> M:
+    """Parse a message, refusing anything but its canonical encoding. Raises Malformed."""
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise Malformed(kind.__name__, f"{len(data)} bytes is over {MESSAGE_BYTES_MAX}")
+    try:
+        fields = msgspec.msgpack.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise Malformed(kind.__name__, f"not msgpack ({error})") from None
+    try:
+        message = kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(p) for p in first["loc"]) or "message"
+        raise Malformed(kind.__name__, f"{where}: {first['msg']}") from None
+    if encode(message) != data:
+        raise Malformed(kind.__name__, "not the canonical encoding")
+    return message
+
+
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _word(value: int) -> bytes:
+    return value.to_bytes(32, "big")
+
+
+_DOMAIN_TYPE = keccak(
+    b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+)
+_MESSAGE_TYPE = keccak(b"Message(string kind,uint64 release,uint32 round,bytes32 content)")
+_PUBLICATION_TYPE = keccak(
+    b"Publication(uint64 release,uint64 version,bytes32 sha256,string uri,uint64 epsilonMicro)"
+)
+
+
+def _typed(name: bytes, chain_id: int, contract: str, struct: bytes) -> bytes:
+    """EIP-712 digest: keccak(0x1901 ‖ domain separator ‖ struct hash)."""
+    domain = keccak(
+        _DOMAIN_TYPE
+        + keccak(name)
+        + keccak(b"1")
+        + _word(chain_id)
+        + bytes(12)
+        + bytes.fromhex(contract[2:])
+    )
+    return keccak(b"\x19\x01" + domain + keccak(struct))
+
+
+def signing_digest(terms: ReleaseTerms, message: Message) -> bytes:
+    """What the author of a round's message signs (32 bytes)."""
+    struct = (
+        _MESSAGE_TYPE
+        + keccak(message.kind.encode())
+        + _word(message.release)
+        + _word(message.round)
+        + message.content()
+    )
+    return _typed(b"fedtrade", terms.chain_id, terms.registry, struct)
+
+
+def publication_digest(
+    chain_id: int,
+    registry: str,
+    release: int,
+    version: int,
+    artifact_sha256: bytes,
+    uri: str,
+    epsilon_micro: int,
+) -> bytes:
+    """What a member signs to publish on one chain; equals `ModelRegistry.digest` of that chain."""
+    struct = (
+        _PUBLICATION_TYPE
+        + _word(release)
+        + _word(version)
+        + artifact_sha256
+        + keccak(uri.encode())
+        + _word(epsilon_micro)
+    )
+    return _typed(b"fedtrade ModelRegistry", chain_id, registry, struct)
+
+
+def recover(digest: bytes, signature: bytes) -> str:
+    """The address that signed a digest, or "nobody". Malleable signatures (EIP-2) are nobody's."""
+    half_order = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+    if signature[64] not in (27, 28) or int.from_bytes(signature[32:64], "big") > half_order:
+        return "nobody"
+    try:
+        key = PublicKey.from_signature_and_message(
+            signature[:64] + bytes([signature[64] - 27]), digest, hasher=None
+        )
+    except ValueError:
+        return "nobody"
+    return "0x" + keccak(key.format(compressed=False)[1:])[12:].hex()
+
+
+def sign_message(terms: ReleaseTerms, message: S, sign: Sign) -> S:
+    """The message with its author's signature in place of the empty one."""
+    return message.model_copy(update={"signature": sign(signing_digest(terms, message))})
+
+
+def check(terms: ReleaseTerms, message: Message, author: str, round_number: int) -> None:
+    """Refuse a message that its author did not sign for exactly this release and round.
+
+    Raises WrongBinding or WrongAuthor.
+    """
+    for field, expected, found in (
+        ("release", terms.release, message.release),
+        ("round", round_number, message.round),
+        ("terms", terms.digest.hex(), message.terms.hex()),
+    ):
+        if expected != found:
+            raise WrongBinding(message.kind, field, expected, found)
+    signature: bytes = getattr(message, "signature")  # noqa: B009 - every message has one
+    signer = recover(signing_digest(terms, message), signature)
+    if signer != author:
+        raise WrongAuthor(message.kind, author, signer)

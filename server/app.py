@@ -1,0 +1,105 @@
+"""The coordinator over Flower messages: a thin shell between a Grid and `Release`.
+
+Each node is asked once who sits there; then an `Exchange` turns seats into nodes and bodies into
+messages. A node that is late, fails or refuses is simply not in the reply, so one bad reply is
+dropped alone and never ends a round.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from server.release import Action, Exchange
+
+log = logging.getLogger("fedtrade.coordinator")
+
+RECORD: Final = "fedtrade"
+_TYPES: Final[dict[Action | str, str]] = {
+    "hello": "query.hello",
+    "upload": "train.upload",
+    "ready": "query.ready",
+    "answer": "query.answer",
+    "endorse": "query.endorse",
+}
+_MEMBER_ACTIONS: Final = ("upload", "endorse")
+
+
+def over_flower(grid: Grid, timeout_s: float) -> Exchange:
+    """An Exchange over a Flower grid. `timeout_s` bounds every phase of a round."""
+
+    def ask(action: str, bodies: Mapping[int, bytes]) -> dict[int, bytes]:
+        """node id -> body of the reply, of those that answered in time and did not refuse."""
+        messages = [
+            Message(
+                RecordDict({RECORD: ConfigRecord({"body": body})}),
+                dst_node_id=node,
+                message_type=_TYPES[action],
+            )
+            for node, body in bodies.items()
+        ]
+        replies = {}
+        for reply in grid.send_and_receive(messages, timeout=timeout_s):
+            node = reply.metadata.src_node_id
+            body = _reply_body(reply, node, action)
+            if body is not None:
+                replies[node] = body
+        return replies
+
+    seats = _seats(ask("hello", dict.fromkeys(grid.get_node_ids(), b"")))
+
+    def exchange(action: Action, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
+        nodes = seats["member" if action in _MEMBER_ACTIONS else "helper"]
+        known = {nodes[seat]: seat for seat in bodies if seat in nodes}
+        replies = ask(action, {node: bodies[seat] for node, seat in known.items()})
+        return {known[node]: body for node, body in replies.items() if node in known}
+
+    return exchange
+
+
+def _reply_body(reply: Message, node: int, action: str) -> bytes | None:
+    """The body of a reply, or None where there is none. Nothing in it is trusted here."""
+    if reply.has_error():
+        log.warning("node %d failed at %s", node, action)
+        return None
+    record = reply.content.config_records.get(RECORD)
+    if record is None:
+        log.warning("node %d gave no record at %s", node, action)
+        return None
+    refused, body = record.get("refused"), record.get("body")
+    if isinstance(refused, bytes):
+        log.warning("node %d refused %s: %s", node, action, refused[:64].decode(errors="replace"))
+    return body if isinstance(body, bytes) else None
+
+
+def _seats(replies: Mapping[int, bytes]) -> dict[str, dict[int, int]]:
+    """role -> seat -> node. A node that claims a seat wrongly only loses its own reply: every
+    message of a seat is signed by that seat's key."""
+    found: dict[str, dict[int, int]] = {"member": {}, "helper": {}}
+    for node, body in sorted(replies.items()):
+        try:
+            claims = msgspec.msgpack.decode(body, type=dict[str, int | None])
+        except msgspec.MsgspecError:
+            log.warning("node %d did not say who it is", node)
+            continue
+        for role, seats in found.items():
+            seat = claims.get(role)
+            if seat is not None:
+                seats.setdefault(seat, node)
+    return found
+
+
+def make_app(run: Callable[[Exchange], None], timeout_s: float) -> ServerApp:
+    """A ServerApp that hands `run` an exchange over its grid."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, _context: Context) -> None:
+        run(over_flower(grid, timeout_s))
+
+    return app

@@ -1,0 +1,146 @@
+"""A member keeps its floor, pays before it sends, and signs only what it recomputed."""
+
+import numpy as np
+import pytest
+
+from clients.member import Floor, FloorBroken
+from consortium.rehearsal import SMALL, rehearse
+from fedtrade.privacy.accounting import Overspent
+from fedtrade.privacy.aggregation import spend_of
+from fedtrade.privacy.transcript import Unverified
+from fedtrade.protocol import (
+    Announcement,
+    Upload,
+    WrongAuthor,
+    WrongBinding,
+    decode,
+    encode,
+    publication_digest,
+    recover,
+)
+from server.rounds import Round
+
+
+def announce(consortium, number=1, **update):
+    release = consortium.release
+    draft = Round(consortium.terms, number, release.trajectory.model)
+    message = draft.announce(release.trajectory.vector_bytes, release._sign)
+    if update:
+        message = message.model_copy(update=update)
+    return encode(message)
+
+
+@pytest.fixture
+def consortium(tmp_path):
+    consortium = rehearse(tmp_path)
+    yield consortium
+    consortium.close()
+
+
+@pytest.mark.parametrize(
+    ("field", "floor"),
+    [
+        ("delta_max", {"delta_max": 1e-7}),
+        ("noise_multiplier", {"noise_multiplier_min": 2.0}),
+        ("sampling_rate", {"sampling_rate_max": 0.01}),
+        ("cohort_min", {"cohort_min": 9}),
+        ("corrupt", {"corrupt_min": 3}),
+    ],
+)
+def test_terms_below_the_members_own_floor_are_refused(tmp_path, field, floor):
+    with pytest.raises(FloorBroken) as caught:
+        rehearse(tmp_path, floor=Floor(epsilon_limit=20.0, **floor))
+    assert caught.value.field in field
+
+
+def test_the_ledger_is_written_before_the_upload_exists(consortium):
+    member = consortium.desks[1].member
+    masked = member._mask
+    seen = []
+
+    def late(message, units):
+        seen.append(member.budget.spends[0].rounds)
+        return masked(message, units)
+
+    member._mask = late
+    member.upload(announce(consortium))
+    assert seen == [1]
+
+
+def test_a_member_that_has_spent_its_limit_sends_nothing(tmp_path):
+    consortium = rehearse(tmp_path, floor=Floor(epsilon_limit=6.0))
+    member = consortium.desks[1].member
+    kind = spend_of(member.terms, 1)
+    left = member.budget.rounds_left(kind.sampling_rate, kind.noise_multiplier)
+    assert 0 < left < SMALL.rounds
+    for number in range(1, left + 1):
+        member.upload(announce(consortium, number))
+    with pytest.raises(Overspent):
+        member.upload(announce(consortium, left + 1))
+    assert member.budget.epsilon().rdp <= 6.0
+    consortium.close()
+
+
+def test_what_is_not_the_coordinators_or_not_this_round_is_refused(consortium):
+    member = consortium.desks[1].member
+    for update, error in (
+        ({"round": SMALL.rounds + 1}, WrongAuthor),  # the signature is of another round
+        ({"vector": bytes(consortium.terms.dimension * 4)}, WrongAuthor),
+        ({"terms": b"t" * 32}, WrongBinding),
+    ):
+        with pytest.raises(error):
+            member.upload(announce(consortium, **update))
+    with pytest.raises(WrongBinding, match="round"):
+        member.upload(announce(consortium, number=SMALL.rounds + 1))
+    assert member.budget.spends == ()
+
+
+def test_an_upload_looks_uniform_and_differs_every_time(consortium):
+    member = consortium.desks[1].member
+    one = decode(Upload, member.upload(announce(consortium, 1)))
+    two = decode(Upload, member.upload(announce(consortium, 2)))
+    a, b = (np.frombuffer(u.masked, "<u4") for u in (one, two))
+    assert (a != b).mean() > 0.9
+    assert len({*one.boxes, *two.boxes}) == 10
+    assert set(one.statement.commitments).isdisjoint(two.statement.commitments)
+
+
+def test_a_member_signs_only_the_hash_it_recomputed(consortium):
+    for _ in range(2):
+        consortium.release.run_round(consortium.direct())
+    finished = consortium.release.finish()
+    member = consortium.desks[2].member
+    registries = {31101: "0x" + "11" * 20, 31102: "0x" + "22" * 20}
+    signed = member.endorse(finished.transcript, 1, "file:a", registries)
+    for chain_id, registry in registries.items():
+        digest = publication_digest(
+            chain_id,
+            registry,
+            1,
+            1,
+            bytes.fromhex(finished.artifact_sha256),
+            "file:a",
+            finished.epsilon_micro,
+        )
+        assert recover(digest, signed[chain_id]) == member.seat.signer
+    altered = bytearray(finished.transcript)
+    altered[len(altered) // 2] ^= 1
+    with pytest.raises(Unverified):
+        member.endorse(bytes(altered), 1, "file:a", registries)
+
+
+def test_a_transcript_of_other_terms_is_not_signed(consortium, tmp_path):
+    other = rehearse(tmp_path / "other")
+    other.release.run_round(other.direct())
+    with pytest.raises(WrongBinding, match="terms"):
+        consortium.desks[1].member.endorse(other.release.finish().transcript, 1, "", {})
+    other.close()
+
+
+def test_the_announcement_model_must_hash_to_what_is_signed(consortium):
+    release = consortium.release
+    draft = Round(consortium.terms, 1, b"m" * 32)
+    lie = draft.announce(release.trajectory.vector_bytes, release._sign)
+    assert isinstance(lie, Announcement)
+    with pytest.raises(WrongBinding, match="model"):
+        consortium.desks[1].member.upload(encode(lie))
