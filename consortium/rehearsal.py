@@ -25,7 +25,7 @@ from clients.member import Floor, Member, Positions
 from consortium.grid import Fault, LocalGrid, run_in_process
 from fedtrade.artifact import Manifest, NetworkShape, flatten, load, pack, sha256_of
 from fedtrade.errors import FedtradeError
-from fedtrade.learning.network import initial_arrays
+from fedtrade.learning.baseline import initial_arrays
 from fedtrade.learning.windows import HEADS, PositionBatch
 from fedtrade.parameters import PrivacyParameters
 from fedtrade.privacy.accounting import ADJACENCY, UNIT
@@ -212,7 +212,7 @@ class RandomPositions:
 
 def small_base(features: int = 6, hidden: tuple[int, ...] = (5,), seed: int = 1) -> bytes:
     """A base artifact of a small network with a neutral public baseline."""
-    shape = NetworkShape(inputs=features, hidden=hidden, outputs=2, activation="tanh")
+    shape = NetworkShape(inputs=features, hidden=hidden, outputs=2)
     card = Manifest(
         network=shape,
         features=tuple(f"x{i}" for i in range(features)),

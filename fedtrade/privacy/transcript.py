@@ -137,7 +137,7 @@ def read_frames(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def verify_file(
-    path: Path, expect_sha256: str | None = None, progress: Callable[[int], None] | None = None
+    path: Path, expect_sha256: str | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Verified:
     """`verify` of a file. Raises BadInput where it cannot be read."""
     try:
@@ -150,7 +150,7 @@ def verify_file(
 
 
 def verify(
-    data: bytes, expect_sha256: str | None = None, progress: Callable[[int], None] | None = None
+    data: bytes, expect_sha256: str | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Verified:
     """Recompute a release from its transcript. Raises Unverified, naming what is wrong and where."""
     frames = list(read_frames(data))
@@ -171,7 +171,7 @@ def verify(
             apply_record(trajectory, record)
         last = number
         if progress is not None:
-            progress(index + 1)
+            progress(index + 1, len(frames) - 3)
     if hashlib.sha256(data[: frames[-1][0]]).hexdigest() != end.before_sha256:
         raise Unverified("closing frame", "the bytes before it were altered")
     if not last <= end.rounds_spent <= terms.parameters.rounds:

@@ -23,9 +23,7 @@ from fedtrade.learning.windows import HEADS
 from fedtrade.privacy import mechanism
 
 MARKET = ("binance", "ETH")
-HEADER = (
-    "position_id,venue,symbol,side,opened_at,closed_at,entry_price,quantity_base,leverage\n"
-)
+HEADER = "position_id,venue,symbol,side,opened_at,closed_at,entry_price,quantity_base,leverage\n"
 WINDOW = 16
 """Bytes of a secret vector that must not be found anywhere."""
 
@@ -96,7 +94,12 @@ def released(tmp_path, monkeypatch, caplog, capfd):
     keys = MemberKeys.ephemeral()
     terms = make_terms(parties, SMALL, base, keys.address)
     consortium = Consortium(
-        parties, terms, base, Board(), keys, tmp_path / "shared",
+        parties,
+        terms,
+        base,
+        Board(),
+        keys,
+        tmp_path / "shared",
         rehearsal.Floor(epsilon_limit=20.0),
     )
     quantise = mechanism.quantise

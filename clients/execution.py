@@ -1,0 +1,357 @@
+"""One agent on one chain, as a process: `python -m clients.execution --settings FILE`.
+
+    ingest → journal → Agent.on → journal (fsync) → submit → status.json
+
+The agent decides and this shell carries out. It has no opinion of its own: it feeds events in block
+order, makes every decision durable before anything leaves, and takes three kinds of error three
+ways: Stale (read the chain anew), a lost node (connect again, a limited number of times), anything
+else (stop, say one sentence, exit code of its kind).
+
+Before it sends anything, approvals of tokens included, the artifact on disk must be the model that
+the registry has published; otherwise it ends with `ModelRefused`.
+
+`status.json` is replaced whole after each head, when everything that follows from it has been sent:
+a driver that makes blocks can wait for it. SIGTERM and SIGINT end the process between two heads.
+No training library is imported here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from clients.ingest import Block, Ingest
+from clients.keys import MemberKeys
+from clients.node import Node, NodeLost, NodeRefused, NodeUnreachable
+from clients.outbox import Outbox
+from clients.recovery import contiguous, read_history, recover
+from clients.settings import ExecutionSettings
+from clients.submit import Submitter
+from fedtrade import artifact
+from fedtrade.agent import Agent
+from fedtrade.chain.rpc import from_hex
+from fedtrade.errors import BadInput, FedtradeError, Refusal, Stale, Unavailable
+from fedtrade.journal import Journal
+from fedtrade.market.encoding import plain
+from fedtrade.market.events import Event, Head, ModelPublished, ModelRevoked
+from fedtrade.market.world import Models
+from fedtrade.venues.uniswap_v3 import ALLOWANCE, encode_approval, encode_call
+
+CONNECT_TRIES: Final = 8
+CONNECT_PAUSE_S: Final = 0.5
+RESYNCS_MAX: Final = 5
+"""Resyncs in a row without a decision in between."""
+ACCOUNT_EVERY_BLOCKS: Final = 100
+"""The account is read after each action, and this often besides."""
+APPROVED_ENOUGH: Final = 2**128
+APPROVAL_LIMIT_S: Final = 86_400
+POLL_S: Final = 0.25
+
+
+class ModelRefused(Refusal):
+    """The artifact is not the model that the registry has published. Nothing was sent."""
+
+    def __init__(self, registry: str, sha256: str, standing: str, live: str) -> None:
+        super().__init__(
+            f"The artifact hashes to {sha256}, which the registry {registry} calls {standing}; "
+            f"live there is {live}. Fetch the live artifact; nothing was sent."
+        )
+        self.registry = registry
+        self.sha256 = sha256
+        self.standing = standing
+        self.live = live
+
+
+def refuse_model(registry: str, models: Models, sha256: str, now_s: int) -> None:
+    """Raise ModelRefused unless this model is live, or published and about to be."""
+    standing = models.standing(sha256, now_s)
+    if standing not in ("live", "pending"):
+        live = models.live(now_s)
+        told = f"version {live.version}, {live.sha256}" if live is not None else "no model"
+        raise ModelRefused(registry, sha256, standing, told)
+
+
+class Execution:
+    """What the process holds: files, keys, the agent, and the counters of its status."""
+
+    def __init__(self, settings: ExecutionSettings) -> None:
+        """Read everything that lies on disk; raises a Refusal or Fault before anything is sent."""
+        self.chain = settings.chain_deployment()
+        self._agent_settings = settings.agent_settings()
+        fees = settings.fee_settings()
+        self._keys = MemberKeys.load(settings.keys)
+        self._artifact = _read_artifact(settings.artifact)
+        self._sha256 = hashlib.sha256(self._artifact).hexdigest()
+        self._history = settings.history
+        self.folder = settings.folder
+        self._journal = Journal(self.folder / "journal.jsonl")
+        self._outbox = Outbox(
+            self.folder / "transactions.sqlite", self.chain.chain_id, self._keys.address
+        )
+        self._recovered = recover(
+            self._journal.found,
+            self._sha256,
+            self._agent_settings.key,
+            self._agent_settings.feed,
+            os.urandom(4).hex(),
+        )
+        self._journal.found = ()
+        self._unsettled = self._recovered.unsettled  # perhaps never promised to the chain
+        self._fees = fees
+        self._ingest = Ingest(self.chain, self._keys.address, self._recovered.last_block)
+        self._agent: Agent | None = None
+        self._submitter: Submitter | None = None
+        self._decided = 0
+        self._resyncs = 0
+        self._account_block = -1
+        self._phase = "preparing"
+
+    def close(self) -> None:
+        """Flush and let go of the files."""
+        self._journal.close()
+        self._outbox.close()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Live until `stop` is set; connects again when the node goes away."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                async with Node(self.chain.ws_url) as node:
+                    await self._on_connection(node, stop)
+                    return
+            except (NodeLost, NodeUnreachable) as lost:
+                if self._decided:
+                    failures, self._decided = 0, 0
+                failures += 1
+                if failures >= CONNECT_TRIES or self._agent is None:
+                    raise
+                self._phase = "stale"
+                print(f"{lost} Attempt {failures} of {CONNECT_TRIES}.", file=sys.stderr)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), CONNECT_PAUSE_S * 2**failures)
+
+    async def _on_connection(self, node: Node, stop: asyncio.Event) -> None:
+        block = await self._ingest.open(node)
+        if self._agent is None:
+            self._gate(await self._ingest.models(node, block.head.number), block.head)
+            agent = self._start(block.head)
+            self._submitter = Submitter(
+                self._outbox, self._keys, self.chain.chain_id, node, self._fees, agent.permit
+            )
+            await self._approve(node, block.head, stop)
+            block = await self._ingest.resync(node)
+        assert self._submitter is not None
+        self._submitter.rpc = node
+        current: Block | None = block
+        while not stop.is_set():
+            if current is not None:
+                current = await self._take(node, current)
+            else:
+                current = await self._ingest.next(node, POLL_S)
+
+    def _gate(self, told: Sequence[Event], head: Head) -> None:
+        models = Models()
+        for event in told:
+            if isinstance(event, ModelPublished):
+                models.published[event.version] = event
+            elif isinstance(event, ModelRevoked):
+                models.revoked.add(event.version)
+        refuse_model(self.chain.model_registry, models, self._sha256, head.timestamp_s)
+
+    def _start(self, head: Head) -> Agent:
+        """Begin a life in the journal: start record, agent, bars of before."""
+        kept = self.folder / "artifacts" / f"{self._sha256}.safetensors"
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            _replace(kept, self._artifact)
+        agent = Agent(self._agent_settings, self._artifact, self._sha256, self._recovered.carried)
+        self._journal.append(
+            "start",
+            {
+                "settings": plain(asdict(self._agent_settings)),
+                "artifact_sha256": self._sha256,
+                "carried": plain(asdict(self._recovered.carried)),
+                "account": self._keys.address,
+                "chain_id": self.chain.chain_id,
+                "versions": {
+                    "python": platform.python_version(),
+                    **{name: version(name) for name in ("fedtrade", "numpy")},
+                },
+            },
+        )
+        given = read_history(self._history) if self._history is not None else ()
+        for bar in contiguous(given, self._recovered.bars, head.timestamp_s):
+            self._journal.run(agent, bar)
+        self._journal.sync()
+        self._agent = agent
+        return agent
+
+    async def _approve(self, node: Node, head: Head, stop: asyncio.Event) -> None:
+        """Let position manager and router take our tokens; returns when that is mined."""
+        assert self._submitter is not None
+        chain, owner = self.chain, self._keys.address
+        for token in (chain.base, chain.quote):
+            for spender in (chain.position_manager, chain.swap_router):
+                data = "0x" + ALLOWANCE.encode(owner, spender).hex()
+                asked = {"to": token.address, "data": data}
+                answer = await node.call("eth_call", asked, hex(head.number))
+                if ALLOWANCE.decode(from_hex(answer))[0] < APPROVED_ENOUGH:
+                    self._submitter.plan_approval(
+                        f"approve-{token.symbol}-{spender}-{head.number}",
+                        encode_approval(token.address, spender),
+                        head.timestamp_s + APPROVAL_LIMIT_S,
+                    )
+        while not stop.is_set():
+            done = await self._submitter.advance_approvals(head)
+            self._write_status(head)
+            if done:
+                return
+            while not stop.is_set():
+                if (block := await self._ingest.next(node, POLL_S)) is not None:
+                    head = block.head
+                    break
+
+    async def _take(self, node: Node, block: Block) -> Block | None:
+        """Tell the agent one block and carry out its decision; a new block where it is stale."""
+        assert self._agent is not None
+        assert self._submitter is not None
+        try:
+            for event in block.events:
+                self._tell(event)
+            await self._settle(node, block)
+            actions = self._journal.run(self._agent, block.head)
+        except (Stale, NodeRefused) as stale:
+            if isinstance(stale, NodeLost):
+                raise
+            self._resyncs += 1
+            if self._resyncs > RESYNCS_MAX:
+                raise
+            self._journal.append("note", {"resync": str(stale)})
+            return await self._ingest.resync(node)
+        self._decided += 1
+        self._resyncs = 0
+        if self._unsettled is not None:
+            actions.append(self._unsettled)
+            self._unsettled = None
+        for action in actions:
+            key, account = self._agent_settings.key, self._keys.address
+            self._submitter.plan(action, encode_call(action, key, self.chain, account))
+        if self._submitter.waiting():
+            await self._submitter.advance(block.head)
+        self._phase = "live"
+        self._write_status(block.head)
+        return None
+
+    async def _settle(self, node: Node, block: Block) -> None:
+        """Tell which actions have ended, and the account where it may have changed."""
+        assert self._agent is not None
+        assert self._submitter is not None
+        head = block.head
+        settled = []
+        if self._agent.last_readings is not None and not block.resynced:
+            # Before the first head, and after a resync, the breakers have no view to permit with.
+            settled = await self._submitter.advance(head)
+        for event in settled:
+            self._tell(event)
+            self._journal.append(
+                "note", {"settled": event.action_id, "why": self._submitter.why(event.action_id)}
+            )
+            self._journal.sync()
+            self._submitter.reported(event.action_id)
+        if block.resynced:
+            self._account_block = head.number
+        if settled or head.number >= self._account_block + ACCOUNT_EVERY_BLOCKS:
+            self._tell(await self._ingest.holdings(node, head.number))
+            self._account_block = head.number
+
+    def _tell(self, event: Event) -> None:
+        assert self._agent is not None
+        self._journal.run(self._agent, event)
+
+    def _write_status(self, head: Head) -> None:
+        agent, receipt = self._agent, self._agent.last_receipt if self._agent else None
+        waiting = self._submitter.waiting() if self._submitter else []
+        status: dict[str, Any] = {
+            "chain": self.chain.name,
+            "account": self._keys.address,
+            "pid": os.getpid(),
+            "phase": self._phase,
+            "block": head.number,
+            "block_hash": head.hash,
+            "timestamp_s": head.timestamp_s,
+            "level": agent.breakers.level.name if agent else "NORMAL",
+            "model_sha256": self._sha256,
+            "model": receipt.model if receipt else "",
+            "actions": agent.actions if agent else 0,
+            "waiting": [promise.action_id for promise in waiting],
+            "equity_quote": receipt.equity_quote if receipt else None,
+            "reason": receipt.reason if receipt else "",
+            "refused": receipt.refused if receipt else "",
+            "journal_records": self._journal.count,
+            "journal_hash": self._journal.head_hash,
+        }
+        _replace(self.folder / "status.json", json.dumps(status, indent=1).encode() + b"\n")
+
+
+def _read_artifact(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(artifact.MAX_ARTIFACT_BYTES + 1)
+    except OSError as error:
+        raise BadInput(
+            str(path), f"cannot read the artifact ({error.strerror})", "Check the path."
+        ) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole: readers see the old one or the new one."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    except OSError as error:
+        raise Unavailable(
+            str(path), f"cannot write ({error.strerror})", "Free some disk."
+        ) from error
+
+
+async def execute(settings: ExecutionSettings) -> None:
+    """Run one agent until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    execution = Execution(settings)
+    try:
+        await execution.run(stop)
+    finally:
+        execution.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="clients.execution", description=__doc__.split("\n")[0])
+    parser.add_argument("--settings", type=Path, required=True, help="TOML file of this agent")
+    given = parser.parse_args(arguments)
+    try:
+        asyncio.run(execute(ExecutionSettings.load(given.settings)))
+    except FedtradeError as error:
+        print(f"fedtrade: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""The main job, end to end: `fedtrade demo`.
+
+Three local chains with real Uniswap v3; eight members who train one model on private positions and
+show nobody a number of them; a published hash that each of them has recomputed; three agents who
+accept only that model and go through a recorded crash with it; and a report.
+
+What is simulated is said in `STANDINS`, in the report and in summary.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from consortium import learn, tell, trade
+from consortium.crash import MarketSettings
+from fedtrade.dashboard import Report, render, summary_table
+from fedtrade.devnet.deploy import Genesis
+from fedtrade.devnet.net import Devnet
+from fedtrade.errors import BadInput, Fault, FedtradeError, Refusal, Stale
+from fedtrade.learning.baseline import base_artifact
+from fedtrade.learning.tables import candles, crash_minutes
+from fedtrade.learning.training import DEFAULTS, DEMO_HIDDEN, DEMO_SEED, FEDERATED_NOISE_MULTIPLIER
+from fedtrade.parameters import PrivacyParameters
+from fedtrade.simulation.positions import STANDIN
+
+CRASH_FROM_S: Final = 1_749_758_400
+"""2025-06-12 20:00 UTC, four hours before the fall of 13 June 2025."""
+CRASH_MINUTES: Final = 600
+EARLIER_S: Final = 3_600
+"""The chains begin this long before the crash window: time for seats, rounds and publication."""
+VOLUME_SCALE: Final = 0.001
+SEED: Final = 20250613
+
+PARAMETERS: Final = PrivacyParameters(
+    sampling_rate=DEFAULTS.sampling_rate,
+    noise_multiplier=FEDERATED_NOISE_MULTIPLIER,
+    clip_norm=DEFAULTS.clip_norm,
+    rounds=DEFAULTS.rounds,
+    delta=1e-6,
+    epsilon_cap=8.0,
+    cohort_min=5,
+    helpers=5,
+    corrupt=2,
+    learning_rate=DEFAULTS.optimiser.learning_rate,
+    beta1=DEFAULTS.optimiser.beta1,
+    beta2=DEFAULTS.optimiser.beta2,
+)
+
+STANDINS: Final = (
+    STANDIN,
+    "the price feed has one operator in place of an oracle committee",
+    "the tokens are mintable test tokens on local chains",
+    f"noise traders trade {VOLUME_SCALE:.1%} of the recorded volume in random directions",
+    "all members, helpers and the coordinator share one process; the agents have their own",
+)
+
+
+class Stages:
+    """Names the stages, times them, and shows a bar for each."""
+
+    def __init__(self, console: Console) -> None:
+        self.seconds: dict[str, float] = {}
+        self._console = console
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[str, int, int], None]]:
+        began = time.perf_counter()
+        columns = (
+            TextColumn("[bold]{task.description}", justify="left"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._console) as bar:
+            tasks = {}
+
+            def progress(what: str, done: int, of: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bar.add_task(f"{name}: {what}", total=of)
+                bar.update(tasks[what], completed=done, total=of)
+
+            yield progress
+        self.seconds[name] = time.perf_counter() - began
+
+
+def run(out: Path, rounds: int | None, minutes: int, console: Console) -> Report:
+    """The whole demo into `out`; gives the report that it wrote."""
+    parameters = PARAMETERS.model_copy(update={"rounds": rounds or PARAMETERS.rounds})
+    day = crash_minutes(tell.SYMBOL)
+    window = day.between(CRASH_FROM_S, CRASH_FROM_S + 60 * minutes)
+    if len(window.start_s) != minutes:
+        most = int((day.end_s[-1] - CRASH_FROM_S) // 60)
+        raise BadInput("--minutes", f"{minutes} are not recorded", f"Give 10 to {most}")
+    out.mkdir(parents=True, exist_ok=True)
+    trade.clear(out)
+    stages = Stages(console)
+    price = float(window.open[0])
+    with stages.stage("chains") as progress:
+        progress("three local chains with Uniswap v3", 0, 1)
+        devnet = Devnet.up(
+            plans=trade.plans(price), genesis=Genesis(start_s=CRASH_FROM_S - EARLIER_S)
+        )
+        progress("three local chains with Uniswap v3", 1, 1)
+    with devnet:
+        base = base_artifact(DEMO_HIDDEN, DEMO_SEED, standins=(STANDIN,))
+        with stages.stage("members") as progress:
+            progress("keys, seats and simulated books", 0, 1)
+            books, coordinator = learn.found(out, devnet, SEED, parameters.helpers)
+            progress("keys, seats and simulated books", 1, 1)
+        with stages.stage("training") as progress:
+            trained = learn.train(out, devnet, books, coordinator, parameters, base, progress)
+        with stages.stage("judging") as progress:
+            artifact = trained.finished.artifact
+            judged = learn.judge(books, base, artifact, parameters, SEED, progress)
+        for chain in devnet.deployment.chains:  # the activation delay, and on to the window
+            devnet.mine(chain.name, CRASH_FROM_S - 60)
+        registries = tell.check_hashes(devnet, trained.finished.artifact_sha256)
+        with stages.stage("crash") as progress:
+            history = (
+                candles(tell.VENUE, tell.SYMBOL).between(0, int(day.start_s[0])),
+                day.between(0, CRASH_FROM_S - 60),
+            )
+            path = out / "model" / "artifact.safetensors"
+            with trade.open_floor(out, devnet, path, history, VOLUME_SCALE) as floor:
+                settings = MarketSettings(volume_scale=VOLUME_SCALE)
+                traded = trade.replay_crash(floor, devnet, window, settings, SEED, progress)
+        with stages.stage("report") as progress:
+            chains = []
+            names = [chain.name for chain in devnet.deployment.chains]
+            for place, name in enumerate(names):
+                progress("replaying journals, checking chains", place, len(names))
+                known, told = devnet.deployment.chain(name), tell.read_journal(traded.folders[name])
+                tell.check_halt(told, known, devnet.rpc(name), traded.accounts[name])
+                chains.append(tell.tell_chain(known, traded.series[name], told, registries[name]))
+            progress("replaying journals, checking chains", len(names), len(names))
+            seconds = dict(stages.seconds)
+            report = Report(
+                title="fedtrade: one private model, three chains, one crash",
+                subtitle="ETH, 12 and 13 June 2025, as recorded minute by minute",
+                artifact_sha256=trained.finished.artifact_sha256,
+                release=learn.RELEASE,
+                rounds=parameters.rounds,
+                standins=list(STANDINS),
+                seconds=seconds,
+                training=list(trained.points),
+                epsilon=trained.epsilon,
+                metrics=dict(judged.metrics),
+                solo=list(judged.solo),
+                forecasts={
+                    tell.SYMBOL: tell.forecasts(artifact, CRASH_FROM_S, CRASH_FROM_S + 60 * minutes)
+                },
+                chains=chains,
+                verdict=tell.verdict(judged, chains),
+            )
+            (out / "report.html").write_text(render(report))
+    _write_summary(out, report.model_copy(update={"seconds": stages.seconds}))
+    return report
+
+
+def _write_summary(out: Path, report: Report) -> None:
+    summary = {
+        "chains": [
+            {"name": c.name, "chain_id": c.chain_id, "registry_hash": c.registry_hash}
+            for c in report.chains
+        ],
+        "artifact_sha256": report.artifact_sha256,
+        "rounds": report.rounds,
+        "epsilon": report.epsilon.model_dump(),
+        "metrics": {name: s.model_dump() for name, s in report.metrics.items()},
+        "agents": {
+            c.name: {
+                "actions": len(c.actions),
+                "transactions": c.transactions,
+                "pnl": c.pnl,
+                "pnl_static_lp": c.pnl_static_lp,
+                "pnl_hold": c.pnl_hold,
+                "breakers": [p.model_dump() for p in c.levels if p.level != "NORMAL"],
+            }
+            for c in report.chains
+        },
+        "seconds": report.seconds,
+        "standins": report.standins,
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="fedtrade demo", description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the report")
+    parser.add_argument("--rounds", type=int, help="fewer rounds, for a quick look")
+    parser.add_argument("--minutes", type=int, default=CRASH_MINUTES, help="of the crash to play")
+    given = parser.parse_args(arguments)
+    console = Console()
+    given.out.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(filename=given.out / "demo.log", filemode="w", level=logging.INFO)
+    try:
+        report = run(given.out, given.rounds, given.minutes, console)
+    except Refusal as error:
+        return _leave(error)
+    except Stale as error:
+        return _leave(error)
+    except Fault as error:
+        return _leave(error)
+    console.print(summary_table(report))
+    console.print(f"\nReport: [bold]{(given.out / 'report.html').resolve()}[/bold]")
+    return 0
+
+
+def _leave(error: FedtradeError) -> int:
+    print(f"fedtrade demo: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

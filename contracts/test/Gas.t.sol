@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Fixture} from "./Fixture.sol";
+
+/// @notice Nothing but what goes well, so that `forge test --match-contract GasTest --gas-report`
+/// gives the table in README.md. A consortium of 50 members and 5 helpers.
+contract GasTest is Fixture {
+    uint256 internal constant MANY = 50;
+    uint256 internal constant QUORUM = 34; // 50 x 0.6667 = 33.335, rounded up
+
+    function setUp() public override {
+        super.setUp();
+        delete memberKeys;
+        delete memberIds;
+        for (uint256 i = 1; i <= MEMBERS; ++i) {
+            vm.prank(governance);
+            membership.expel(i);
+        }
+        memberKeys = keysAscending("one of many", MANY);
+        for (uint256 i = 0; i < MANY; ++i) {
+            memberIds.push(seatMember(vm.addr(memberKeys[i])));
+        }
+        for (uint256 i = HELPERS; i < 5; ++i) {
+            helperIds.push(seat(vm.addr(keyOf("helper", i)), membership.HELPER()));
+        }
+    }
+
+    function test_oneRelease() public {
+        open(1);
+        vm.startPrank(coordinator);
+        for (uint32 round = 1; round <= 10; ++round) {
+            registry.postManifest(1, round, POLICY);
+        }
+        vm.stopPrank();
+        bytes[] memory signatures = quorum(1, 1, EPSILON_MICRO, QUORUM);
+        registry.publish(1, 1, sha(1), URI, EPSILON_MICRO, signatures);
+        vm.warp(block.timestamp + DELAY_S);
+        assertEq(liveVersion(), 1);
+        vm.prank(guardian);
+        registry.revoke(1);
+        assertEq(liveVersion(), 0);
+    }
+}

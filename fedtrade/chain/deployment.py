@@ -1,0 +1,140 @@
+"""Where everything stands: the chains of a consortium and the contracts on each, as one JSON file.
+
+It is written by whoever deploys (for local chains, the devnet) and read by members, coordinator and
+agents. It names addresses and nodes only; there is nothing secret in it. It is parsed strictly: an
+unknown field is an error, not a guess.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Annotated, Self
+
+from eth_utils.address import to_checksum_address
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedtrade.errors import BadInput
+from fedtrade.market.instruments import PoolKey, Token
+
+
+def _checksummed(address: str) -> str:
+    if not re.fullmatch(r"0x[0-9a-fA-F]{40}", address):
+        raise ValueError("an address has 40 hex digits after 0x")
+    return to_checksum_address(address)
+
+
+Address = Annotated[str, AfterValidator(_checksummed)]
+"""A checksummed address."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TokenAt(_Strict):
+    """A token on one chain."""
+
+    address: Address
+    symbol: str = Field(min_length=1, max_length=16)
+    decimals: int = Field(ge=0, le=36)
+
+    def token(self) -> Token:
+        return Token(self.address, self.symbol, self.decimals)
+
+
+class ChainDeployment(_Strict):
+    """One chain: its node, our contracts, the pool and the venue that the pool belongs to."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
+    chain_id: int = Field(gt=0)
+    rpc_url: str = Field(pattern=r"^https?://")
+    ws_url: str = Field(pattern=r"^wss?://")
+    membership: Address
+    model_registry: Address
+    price_feed: Address
+    feed_decimals: int = Field(ge=0, le=36)
+    base: TokenAt
+    """The volatile asset."""
+    quote: TokenAt
+    """The unit of account."""
+    pool: Address
+    fee_pips: int = Field(gt=0, lt=1_000_000)
+    tick_spacing: int = Field(gt=0, le=16384)
+    factory: Address
+    position_manager: Address
+    swap_router: Address
+    quoter: Address
+    from_block: int = Field(default=0, ge=0)
+    """No log of ours is older: where a reader of registry events begins."""
+
+    @model_validator(mode="after")
+    def _two_tokens(self) -> Self:
+        if self.base.address == self.quote.address:
+            raise ValueError("base and quote are the same token")
+        return self
+
+    def pool_key(self) -> PoolKey:
+        """The pool as the market knows it; token0 is the one with the smaller address."""
+        base_is_token0 = int(self.base.address, 16) < int(self.quote.address, 16)
+        base, quote = self.base.token(), self.quote.token()
+        token0, token1 = (base, quote) if base_is_token0 else (quote, base)
+        return PoolKey(self.pool, token0, token1, self.fee_pips, self.tick_spacing, base_is_token0)
+
+
+class Deployment(_Strict):
+    """All chains. The home chain has the manifests and is where releases are opened."""
+
+    chains: tuple[ChainDeployment, ...] = Field(min_length=1, max_length=32)
+    home: str
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [chain.name for chain in self.chains]
+        ids = [chain.chain_id for chain in self.chains]
+        if len(set(names)) < len(names) or len(set(ids)) < len(ids):
+            raise ValueError("two chains have the same name or chain id")
+        if self.home not in names:
+            raise ValueError(f"home chain {self.home!r} is not among the chains")
+        return self
+
+    def chain(self, name: str) -> ChainDeployment:
+        """One chain by its name."""
+        for chain in self.chains:
+            if chain.name == name:
+                return chain
+        known = ", ".join(chain.name for chain in self.chains)
+        raise BadInput("chain", f"{name!r} is not deployed", f"Choose one of: {known}.")
+
+    @classmethod
+    def load(cls, path: Path) -> Deployment:
+        """Read and check a deployment file."""
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BadInput(
+                str(path),
+                f"the deployment file cannot be read ({error.strerror})",
+                "`fedtrade devnet up` writes one for local chains.",
+            ) from error
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise BadInput(
+                str(path),
+                f"{place}: {first['msg']}",
+                "Correct the deployment file, or write it anew.",
+            ) from error
+
+    def save(self, path: Path) -> None:
+        """Write the file whole: readers see the old one or the new one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(number, "w") as file:
+            file.write(self.model_dump_json(indent=2) + "\n")
+        os.chmod(name, 0o644)
+        os.replace(name, path)

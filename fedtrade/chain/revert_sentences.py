@@ -1,0 +1,62 @@
+"""What each custom error of our contracts means, and what to do, as a sentence.
+
+The names in braces are the error's own arguments; a test compares both with the compiled ABI, so an
+error that is added or renamed in Solidity cannot be forgotten here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SENTENCES: Final[dict[str, str]] = {
+    "Membership_ZeroAddress": "an account or signer is the zero address; give a real one",
+    "Membership_BadRoles": "roles {roles} is no sum of member 1, helper 2 and coordinator 4",
+    "Membership_MissingKey": "roles {roles} include helper, which needs an X25519 key",
+    "Membership_AccountTaken": "account {account} has seat {id} already; update that seat",
+    "Membership_SignerTaken": "signer {signer} belongs to seat {id}; make another key",
+    "Membership_KeyTaken": "X25519 key {x25519} belongs to seat {id}; make another key",
+    "Membership_UnknownSeat": "there is no seat {id}",
+    "Membership_TooManyMembers": "there are {limit} members already, which is the limit",
+    "Membership_NotTransferable": "a seat cannot be passed on",
+    "Membership_OwnerRequired": "membership cannot be without an owner",
+    "ModelRegistry_NoMembership": "there is no contract at membership {membership}",
+    "ModelRegistry_QuorumOutOfRange": "quorum {quorumBps} is not above 5000 and at most 10000",
+    "ModelRegistry_DelayTooLong": "activation delay {activationDelayS} s is above {limitS} s",
+    "ModelRegistry_ZeroCap": "the epsilon cap is zero",
+    "ModelRegistry_OwnerRequired": "the registry cannot be without an owner",
+    "ModelRegistry_NotCoordinator": "{caller} has no seat with the coordinator role",
+    "ModelRegistry_NotReleaseCoordinator": "{caller} is not the coordinator of release {release}",
+    "ModelRegistry_NotGuardian": "{caller} is neither guardian nor owner",
+    "ModelRegistry_StaleRelease": "release {release} is not above {latest}, the newest one",
+    "ModelRegistry_ReleaseTooFar": "release {release} is above {limit}; number it lower",
+    "ModelRegistry_ReleaseHeld": "release {release} is open and held by coordinator {coordinatorId}",
+    "ModelRegistry_ReleaseNotOpen": "release {release} is not open",
+    "ModelRegistry_CapReached": "epsilon {spentMicro} of {capMicro} (micro) is spent; none is left",
+    "ModelRegistry_NoRounds": "a release needs at least one round",
+    "ModelRegistry_IdsNotAscending": "seat {id} comes after {previous}; sort and deduplicate seats",
+    "ModelRegistry_WrongRole": "seat {id} lacks the role {roles}",
+    "ModelRegistry_TooFewMembers": "{members} members cannot reach the quorum of {needed}",
+    "ModelRegistry_TooManyHelpers": "{helpers} helpers are more than {limit}",
+    "ModelRegistry_ZeroRoot": "the manifest's root is zero",
+    "ModelRegistry_RoundNotAscending": "round {round} is not above {last}, the last with a manifest",
+    "ModelRegistry_RoundPastLimit": "round {round} is past the release's {limit} rounds",
+    "ModelRegistry_ZeroHash": "the artifact's hash is zero",
+    "ModelRegistry_ZeroEpsilon": "epsilon is zero, which no training is",
+    "ModelRegistry_CapExceeded": "epsilon {epsilonMicro} on top of {spentMicro} passes the cap of "
+    "{capMicro} (micro)",
+    "ModelRegistry_StaleVersion": "version {version} is not above {latest}, the newest one",
+    "ModelRegistry_VersionTooFar": "version {version} is above {limit}; number it lower",
+    "ModelRegistry_UriTooLong": "the URI has {bytes_} bytes, {limit} are allowed",
+    "ModelRegistry_TooManyPending": "{limit} versions wait for activation already; wait or revoke",
+    "ModelRegistry_TooFewSignatures": "{given} signatures were given, {needed} are needed",
+    "ModelRegistry_NotReleaseMember": "{signer} signed and is no member of release {release}; a "
+    "changed word or another chain also gives such a stranger",
+    "ModelRegistry_SignersNotAscending": "signer {signer} comes after {previous}; each signs once, "
+    "in order of addresses",
+    "ModelRegistry_UnknownVersion": "there is no version {version}",
+    "ModelRegistry_AlreadyRevoked": "version {version} is revoked already",
+    "ModelRegistry_UnknownRelease": "there is no release {release}",
+    "LocalPriceFeed_NotOperator": "{caller} is not the feed's operator",
+    "LocalPriceFeed_NoData": "the feed has no round {roundId}",
+    "OwnableUnauthorizedAccount": "{account} is not the owner",
+}

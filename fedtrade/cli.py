@@ -1,0 +1,182 @@
+"""The command `fedtrade`: what can be done without being a member or a coordinator.
+
+Commands import what they need when they run, so that `--help` answers at once. Errors leave through
+`main`: one sentence on stderr, and an exit code that says what to do (2: accept it or fix the input,
+3: try again, 4: stop and look).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from fedtrade.console import leave_cleanly
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fedtrade.devnet.detached import ChainStatus
+
+app = typer.Typer(
+    name="fedtrade",
+    help="Train a shared predictor without showing your book, and act on it under hard limits.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+devnet = typer.Typer(
+    help=(
+        "Three local chains with real Uniswap v3 and the consortium's contracts, to rehearse on.\n\n"
+        "Needs Node.js with npm the first time, when pinned packages are fetched into the cache "
+        "([bold]$FEDTRADE_CACHE[/bold], by default ~/.cache/fedtrade); offline afterwards. "
+        "Tokens and price feeds are stand-ins."
+    ),
+    no_args_is_help=True,
+)
+app.add_typer(devnet, name="devnet")
+
+CHAINS: Final = 3
+
+Folder = Annotated[
+    Path, typer.Option(help="Where deployment.json, the log and the process id are kept.")
+]
+
+
+@devnet.command()
+def up(
+    folder: Folder = Path("out/devnet"),
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1024,
+            max=65_535 - CHAINS + 1,
+            help="Listen on this port and the two after it. Free ports otherwise.",
+        ),
+    ] = None,
+) -> None:
+    """Start the chains and leave them running until `fedtrade devnet down`.
+
+    Agents and members find them through deployment.json in the folder.
+    """
+    from fedtrade.devnet import detached
+
+    detached.start(folder, None if port is None else range(port, port + CHAINS))
+    _print_status(detached.status(folder))
+    typer.echo(f"Deployment: {folder / 'deployment.json'}. End them with `fedtrade devnet down`.")
+
+
+@devnet.command()
+def down(folder: Folder = Path("out/devnet")) -> None:
+    """End the chains. What happened on them is gone."""
+    from fedtrade.devnet import detached
+
+    detached.stop(folder)
+    typer.echo("Local chains are down.")
+
+
+@devnet.command()
+def status(folder: Folder = Path("out/devnet")) -> None:
+    """Show each chain's address, newest block and pool price."""
+    from fedtrade.devnet import detached
+
+    _print_status(detached.status(folder))
+
+
+def _print_status(chains: Sequence[ChainStatus]) -> None:
+    from datetime import UTC, datetime
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for title in ("chain", "id", "node", "block", "time (UTC)", "pair", "price"):
+        table.add_column(title, no_wrap=True, justify="right" if title == "price" else "left")
+    for chain in chains:
+        known = chain.deployment
+        time = datetime.fromtimestamp(chain.timestamp_s, UTC).strftime("%m-%d %H:%M")
+        pair = f"{known.base.symbol}/{known.quote.symbol}"
+        row = (known.name, str(known.chain_id), known.rpc_url, str(chain.block), time, pair)
+        table.add_row(*row, f"{chain.price:,.6g}")
+    Console().print(table)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def demo(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder for the report; made anew.")] = Path("out/demo"),
+) -> None:
+    """Run the main job: train privately, publish, and trade through a recorded crash.
+
+    Three local chains, eight members, five helpers, three agents; a few minutes. Leaves report.html
+    and summary.json in the folder. --rounds N and --minutes N make it shorter.
+    """
+    import subprocess
+
+    # A process of its own: the rehearsal imports members and coordinator, and this package may not.
+    command = [sys.executable, "-m", "consortium.demo", "--out", str(out), *context.args]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
+
+
+@app.command()
+def verify(
+    transcript: Annotated[Path, typer.Argument(help="transcript.bin of a release.")],
+    expect: Annotated[
+        str | None, typer.Option(help="sha256 that the registry has; compared if given.")
+    ] = None,
+) -> None:
+    """Recompute a release from its transcript, down to the published hash, bit for bit.
+
+    Every signature, cohort, sum and optimiser step is repeated. Whatever was altered, left out or
+    added is named. Needs no key and no network.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fedtrade.privacy.transcript import verify_file
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("recomputing rounds", total=None)
+        proved = verify_file(
+            transcript, expect, lambda done, of: bar.update(task, completed=done, total=of)
+        )
+    typer.echo(f"{proved.artifact_sha256}  artifact")
+    typer.echo(
+        f"{proved.steps} rounds recomputed, {proved.rounds_spent} spent, "
+        f"ε = {proved.epsilon_micro / 1e6:.4f} (RDP) at δ = {proved.terms.parameters.delta:g}; "
+        "unit: position lifecycle; adjacency: zero-out of one position (counts public)"
+    )
+
+
+@app.command()
+def replay(
+    journal: Annotated[Path, typer.Argument(help="journal.jsonl of an agent.")],
+) -> None:
+    """Reproduce every action of an agent's journal, and its head hash.
+
+    The artifacts that the agent ran are kept beside its journal. An altered record is named.
+    """
+    from fedtrade.replay import replay_journal
+
+    proved = replay_journal(journal)
+    typer.echo(f"{proved.head_hash}  head of {proved.records} records")
+    typer.echo(
+        f"{proved.events} events gave the same {proved.receipts} receipts "
+        f"and {proved.actions} actions."
+    )
+    if proved.torn_bytes:
+        typer.echo(f"The last line is torn ({proved.torn_bytes} bytes) and is no record.")
+
+
+def main() -> None:
+    """Run a command; its error becomes one sentence and an exit code."""
+    leave_cleanly("fedtrade", app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The packaged public market data (see `fedtrade/data/ATTRIBUTION.md`) as arrays.
+
+Everything here is public and recorded, apart from the minutes that `crash_minutes` marks as not
+recorded. Times are Unix seconds; a candle is known at its *end*. The split is fixed: models train
+on what ended before TRAIN_UNTIL_S and are judged on what comes after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from fedtrade.errors import BadInput
+from fedtrade.market.events import BarClosed
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+HOUR_S = 3600
+TRAIN_UNTIL_S = 1_749_686_400
+"""2025-06-12 00:00 UTC."""
+TEST_UNTIL_S = 1_759_276_800
+"""2025-10-01 00:00 UTC."""
+CRASH_WINDOWS = ("2025-06-13", "2025-05-19")
+CRASH_STANDIN = (
+    "BTC and SOL minutes of the 2025-06-13 replay: recorded hourly candles refined with the shape "
+    "of ETH's recorded minutes"
+)
+SETTLEMENTS_PER_8H = {"binance": 1.0, "bybit": 1.0, "hyperliquid": 8.0}
+"""How many funding settlements make 8 hours, apart from HYPE on binance (2)."""
+FUNDING_LAG_S = {"hyperliquid": HOUR_S}
+"""The source samples Hyperliquid's premium an hour before the rate settles."""
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candles:
+    """Candles of one market in time order; not necessarily without gaps."""
+
+    venue: str
+    symbol: str
+    width_s: int
+    start_s: Ints
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    notional_usd: Floats
+    recorded: bool = True
+
+    @property
+    def end_s(self) -> Ints:
+        return self.start_s + self.width_s
+
+    def between(self, from_s: int, until_s: int) -> Candles:
+        """Candles that lie wholly inside [from_s, until_s)."""
+        first = int(np.searchsorted(self.start_s, from_s))
+        last = int(np.searchsorted(self.end_s, until_s, side="right"))
+        cut = slice(first, max(first, last))
+        names = ("start_s", "open", "high", "low", "close", "notional_usd")
+        return replace(self, **{name: getattr(self, name)[cut] for name in names})
+
+    def bars(self) -> Iterator[BarClosed]:
+        """The candles as the events that an agent is given for history."""
+        columns = (self.start_s, self.open, self.high, self.low, self.close, self.notional_usd)
+        for start, o, h, low, c, notional in zip(*(a.tolist() for a in columns), strict=True):
+            yield BarClosed(start, self.width_s, o, h, low, c, notional)
+
+
+@lru_cache(maxsize=8)
+def _table(name: str) -> pl.DataFrame:
+    frame = pl.read_parquet(DATA / name)
+    return frame.with_columns(pl.col("ts").dt.epoch("s").alias("start_s")).sort("start_s")
+
+
+def markets() -> tuple[tuple[str, str], ...]:
+    """Every (venue, symbol) that the packaged candles cover, sorted."""
+    frame = _table("candles_1h.parquet").select("venue", "symbol").unique()
+    return tuple(sorted((str(venue), str(symbol)) for venue, symbol in frame.iter_rows()))
+
+
+@lru_cache(maxsize=64)
+def candles(venue: str, symbol: str) -> Candles:
+    """Hourly candles of one market."""
+    if (venue, symbol) not in markets():
+        known = ", ".join(f"{v}/{s}" for v, s in markets())
+        raise BadInput(f"{venue}/{symbol}", "no candles are packaged", f"Use one of: {known}.")
+    own = (pl.col("venue") == venue) & (pl.col("symbol") == symbol)
+    return _candles(_table("candles_1h.parquet").filter(own), venue, symbol, HOUR_S)
+
+
+def crash_minutes(symbol: str, window: str = CRASH_WINDOWS[0]) -> Candles:
+    """A day of one-minute candles around a sell-off on binance.
+
+    `recorded` is False where the minutes are a refinement of recorded hours (CRASH_STANDIN).
+    """
+    own = (pl.col("window") == window) & (pl.col("symbol") == symbol)
+    frame = _table("crash_1m.parquet").filter(own)
+    if frame.is_empty():
+        choices = f"Use BTC, ETH or SOL and one of {', '.join(CRASH_WINDOWS)}."
+        raise BadInput(f"{symbol} {window}", "no such replay window is packaged", choices)
+    return _candles(frame, "binance", symbol, 60, recorded=bool(frame["recorded"].all()))
+
+
+def funding_spread(symbol: str, at_s: Ints) -> Floats:
+    """Highest less lowest funding over venues, per 8 h in basis points, as known at each time.
+
+    NaN where fewer than two venues have settled within the last 9 hours.
+    """
+    frame = _table("funding.parquet").filter(pl.col("symbol") == symbol)
+    rates = []
+    for venue in sorted(frame["venue"].unique().to_list()):
+        own = frame.filter(pl.col("venue") == venue)
+        per_8h = 2.0 if (venue, symbol) == ("binance", "HYPE") else SETTLEMENTS_PER_8H[venue]
+        known_s = own["start_s"].to_numpy() + FUNDING_LAG_S.get(venue, 0)
+        bps = own["funding_rate"].to_numpy() * per_8h * 1e4
+        rates.append(_last_known(known_s, bps, at_s, max_age_s=9 * HOUR_S))
+    if len(rates) < 2:
+        return np.full(len(at_s), np.nan)
+    stacked = np.stack(rates)
+    spread = np.where(np.isnan(stacked), -np.inf, stacked).max(0) - np.where(
+        np.isnan(stacked), np.inf, stacked
+    ).min(0)
+    enough = (~np.isnan(stacked)).sum(0) >= 2
+    return np.where(enough, np.where(enough, spread, 0.0), np.nan)
+
+
+def open_interest_change(symbol: str, at_s: Ints) -> Floats:
+    """Log change of open interest (on hyperliquid) over 24 h, as known at each time; NaN if not."""
+    frame = _table("open_interest_1h.parquet").filter(pl.col("symbol") == symbol)
+    known_s, log_oi = frame["start_s"].to_numpy(), np.log(frame["oi_usd"].to_numpy())
+    now = _last_known(known_s, log_oi, at_s, max_age_s=2 * HOUR_S)
+    before = _last_known(known_s, log_oi, at_s - 24 * HOUR_S, max_age_s=2 * HOUR_S)
+    return np.asarray(now - before, np.float64)
+
+
+def _last_known(known_s: Ints, values: Floats, at_s: Ints, max_age_s: int) -> Floats:
+    """The newest value at or before each time, or NaN where it is older than `max_age_s`."""
+    index = np.searchsorted(known_s, at_s, side="right") - 1
+    safe = np.maximum(index, 0)
+    fresh = (index >= 0) & (at_s - known_s[safe] <= max_age_s)
+    return np.where(fresh, values[safe], np.nan)
+
+
+def _candles(
+    frame: pl.DataFrame, venue: str, symbol: str, width_s: int, recorded: bool = True
+) -> Candles:
+    def column(name: str) -> Floats:
+        return np.ascontiguousarray(frame[name].to_numpy(), np.float64)
+
+    o, h, low, c = (column(name) for name in ("open", "high", "low", "close"))
+    start_s = np.ascontiguousarray(frame["start_s"].to_numpy(), np.int64)
+    notional = column("volume") * (o + h + low + c) / 4.0
+    return Candles(venue, symbol, width_s, start_s, o, h, low, c, notional, recorded)

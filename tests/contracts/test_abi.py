@@ -1,0 +1,269 @@
+"""The shipped contracts: what fedtrade relies on is there, and the sources still compile to it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eth_account import Account
+from eth_account.messages import encode_typed_data
+from eth_hash.auto import keccak
+
+from fedtrade.protocol import publication_digest, recover
+
+CONTRACTS = Path(__file__).parents[2] / "contracts"
+NAMES = ("DevToken", "LocalPriceFeed", "Membership", "ModelRegistry")
+PUBLICATION = {
+    "Publication": [
+        {"name": "release", "type": "uint64"},
+        {"name": "version", "type": "uint64"},
+        {"name": "sha256", "type": "bytes32"},
+        {"name": "uri", "type": "string"},
+        {"name": "epsilonMicro", "type": "uint64"},
+    ]
+}
+PUBLICATION_TYPE = (
+    "Publication(uint64 release,uint64 version,bytes32 sha256,string uri,uint64 epsilonMicro)"
+)
+
+RELIED_ON = {
+    "Membership": {
+        "function admit(address,address,bytes32,uint8) returns (uint256)",
+        "function update(uint256,address,bytes32,uint8)",
+        "function expel(uint256)",
+        "function seat(uint256) view returns ((address,address,bytes32,uint8))",
+        "function hasRole(uint256,uint8) view returns (bool)",
+        "function idOfSigner(address) view returns (uint256)",
+        "function idOfAccount(address) view returns (uint256)",
+        "function idOfKey(bytes32) view returns (uint256)",
+        "function memberCount() view returns (uint256)",
+        "function lastSeatId() view returns (uint256)",
+        "function getVotes(address) view returns (uint256)",
+        "event SeatAdmitted(uint256 indexed,address indexed,address indexed,bytes32,uint8)",
+        "event SeatUpdated(uint256 indexed,address indexed,bytes32,uint8)",
+        "event SeatExpelled(uint256 indexed,address indexed,address indexed)",
+        "error Membership_UnknownSeat(uint256)",
+        "error Membership_NotTransferable()",
+        "constructor(address)",
+    },
+    "ModelRegistry": {
+        "function openRelease(uint64,bytes32,bytes32,uint32,uint256[],uint256[])",
+        "function postManifest(uint64,uint32,bytes32)",
+        "function abandonRelease(uint64)",
+        "function publish(uint64,uint64,bytes32,string,uint64,bytes[])",
+        "function revoke(uint64)",
+        "function setGuardian(address)",
+        "function live() view returns (uint64,bytes32,uint64,uint64)",
+        "function model(uint64) view returns (bytes32,uint64,uint64,uint64,bool)",
+        "function releaseOf(uint64) view returns "
+        "((uint256,bytes32,bytes32,uint32,uint32,uint32,uint64,uint8))",
+        "function isSigner(uint64,address) view returns (bool)",
+        "function manifestOf(uint64,uint32) view returns (bytes32)",
+        "function hasManifest(uint64,uint32) view returns (bool)",
+        "function digest(uint64,uint64,bytes32,string,uint64) view returns (bytes32)",
+        "function latestRelease() view returns (uint64)",
+        "function currentRelease() view returns (uint64)",
+        "function latestVersion() view returns (uint64)",
+        "function epsilonSpentMicro() view returns (uint64)",
+        "function epsilonCapMicro() view returns (uint64)",
+        "function activationDelayS() view returns (uint32)",
+        "function quorumBps() view returns (uint16)",
+        "function membership() view returns (address)",
+        "event ReleaseOpened(uint64 indexed,uint256 indexed,bytes32,bytes32,uint32,uint32,"
+        "uint256[],uint256[])",
+        "event ReleaseRoster(uint64 indexed,uint8 indexed,uint256[],address[],bytes32[])",
+        "event ReleaseAbandoned(uint64 indexed)",
+        "event ManifestPosted(uint64 indexed,uint32 indexed,bytes32)",
+        "event ModelPublished(uint64 indexed,uint64 indexed,bytes32,uint64,uint64,string)",
+        "event ModelRevoked(uint64 indexed)",
+        "error ModelRegistry_TooFewSignatures(uint256,uint256)",
+        "error ModelRegistry_NotReleaseMember(uint64,address)",
+        "error ModelRegistry_SignersNotAscending(address,address)",
+        "error ModelRegistry_StaleVersion(uint64,uint64)",
+        "error ModelRegistry_CapExceeded(uint64,uint64,uint64)",
+        "error ModelRegistry_CapReached(uint64,uint64)",
+        "error ModelRegistry_ReleaseNotOpen(uint64)",
+        "error ModelRegistry_RoundNotAscending(uint32,uint32)",
+        "error ModelRegistry_NotGuardian(address)",
+        "constructor(address,address,uint16,uint32,uint64)",
+    },
+    "LocalPriceFeed": {
+        "function push(int256)",
+        "function decimals() view returns (uint8)",
+        "function description() view returns (string)",
+        "function version() view returns (uint256)",
+        "function latestAnswer() view returns (int256)",
+        "function latestRoundData() view returns (uint80,int256,uint256,uint256,uint80)",
+        "function getRoundData(uint80) view returns (uint80,int256,uint256,uint256,uint80)",
+        "event AnswerUpdated(int256 indexed,uint256 indexed,uint256)",
+        "constructor(uint8,string,int256)",
+    },
+    "DevToken": {
+        "function mint(address,uint256)",
+        "function decimals() view returns (uint8)",
+        "event Transfer(address indexed,address indexed,uint256)",
+        "constructor(string,string,uint8)",
+    },
+}
+
+
+def shipped_text(name: str) -> str:
+    return (files("fedtrade.chain") / "abi" / f"{name}.json").read_text()
+
+
+def shipped(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(shipped_text(name))
+    return content
+
+
+def type_of(parameter: dict[str, Any]) -> str:
+    if not parameter["type"].startswith("tuple"):
+        return str(parameter["type"])
+    inner = ",".join(type_of(c) for c in parameter["components"])
+    return f"({inner}){parameter['type'].removeprefix('tuple')}"
+
+
+def line_of(entry: dict[str, Any]) -> str:
+    """One ABI entry as a line of Solidity: kind, name, types, and what matters of the rest."""
+    inputs = ",".join(
+        type_of(p) + (" indexed" if p.get("indexed") else "") for p in entry.get("inputs", ())
+    )
+    head = entry["type"] + (f" {entry['name']}" if "name" in entry else "")
+    outputs = ",".join(type_of(p) for p in entry.get("outputs", ()))
+    view = " view" if entry.get("stateMutability") in ("view", "pure") else ""
+    return f"{head}({inputs}){view}" + (f" returns ({outputs})" if outputs else "")
+
+
+def vector() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(
+        (CONTRACTS / "test" / "vectors" / "publication.json").read_text()
+    )
+    return content
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_relied_on_is_there(name: str) -> None:
+    missing = RELIED_ON[name] - {line_of(entry) for entry in shipped(name)["abi"]}
+    assert not missing
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_is_canonical_and_linked(name: str) -> None:
+    content = shipped(name)
+    assert set(content) == {"abi", "bytecode", "contract"}
+    assert content["contract"] == name
+    assert bytes.fromhex(content["bytecode"].removeprefix("0x"))  # no placeholder of a library
+    assert json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n" == shipped_text(
+        name
+    )
+
+
+def test_nobody_can_transfer_pause_or_upgrade() -> None:
+    """The powers that must not exist are not in the interface either."""
+    for name in ("Membership", "ModelRegistry"):
+        functions = {e["name"] for e in shipped(name)["abi"] if e["type"] == "function"}
+        forbidden = {"pause", "unpause", "upgradeTo", "upgradeToAndCall", "initialize", "withdraw"}
+        assert not functions & forbidden
+        assert not any(e["type"] in ("receive", "fallback") for e in shipped(name)["abi"])
+        assert not any(e.get("stateMutability") == "payable" for e in shipped(name)["abi"])
+
+
+def test_publication_type_is_compiled_in() -> None:
+    assert keccak(PUBLICATION_TYPE.encode()).hex() in shipped("ModelRegistry")["bytecode"]
+
+
+def test_publication_digest_is_the_same_everywhere() -> None:
+    """One vector, read by forge against the contract and here against eth-account and our own code."""
+    v = vector()
+    signable = encode_typed_data(
+        domain_data={
+            "name": "fedtrade ModelRegistry",
+            "version": "1",
+            "chainId": v["chain_id"],
+            "verifyingContract": v["registry"],
+        },
+        message_types=PUBLICATION,
+        message_data={
+            "release": v["release"],
+            "version": v["version"],
+            "sha256": bytes.fromhex(v["sha256"][2:]),
+            "uri": v["uri"],
+            "epsilonMicro": v["epsilon_micro"],
+        },
+    )
+    signed = Account.sign_message(signable, v["test_key"])
+    assert bytes(signed.message_hash) == bytes.fromhex(v["digest"][2:])
+    assert bytes(signed.signature) == bytes.fromhex(v["signature"][2:])
+    ours = publication_digest(
+        v["chain_id"],
+        v["registry"],
+        v["release"],
+        v["version"],
+        bytes.fromhex(v["sha256"][2:]),
+        v["uri"],
+        v["epsilon_micro"],
+    )
+    assert ours.hex() == v["digest"][2:]
+    assert recover(ours, bytes.fromhex(v["signature"][2:])) == v["signer"].lower()
+
+
+def test_lock_names_no_registry() -> None:
+    lock = json.loads((CONTRACTS / "package-lock.json").read_text())
+    wanted = json.loads((CONTRACTS / "package.json").read_text())["devDependencies"]
+    packages = {k: v for k, v in lock["packages"].items() if k}
+    assert all("resolved" not in package for package in packages.values())
+    assert all(package["integrity"].startswith("sha512-") for package in packages.values())
+    for name, version in wanted.items():
+        assert packages[f"node_modules/{name}"]["version"] == version  # exact, no range
+
+
+def run_export(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["node", str(CONTRACTS / "tools" / "export"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+needs_forge = pytest.mark.skipif(
+    not (CONTRACTS / "node_modules" / ".bin" / "forge").exists() or shutil.which("node") is None,
+    reason="forge is not installed: run `npm ci --ignore-scripts` in contracts/ (needs Node 20)",
+)
+
+
+@needs_forge
+def test_shipped_files_are_what_the_sources_compile_to() -> None:
+    run = run_export("--check")
+    assert run.returncode == 0, run.stderr
+
+
+@needs_forge
+def test_drift_is_named(tmp_path: Path) -> None:
+    """One shipped byte differs: the check names the file and the remedy, and writes nothing."""
+    for name in NAMES:
+        (tmp_path / f"{name}.json").write_text(shipped_text(name))
+    altered = shipped_text("Membership").replace('"Seat', '"Seal', 1)
+    (tmp_path / "Membership.json").write_text(altered)
+
+    run = run_export("--check", str(tmp_path))
+    assert run.returncode == 1
+    assert "Membership.json" in run.stderr
+    assert "ModelRegistry.json" not in run.stderr
+    assert "contracts/tools/export" in run.stderr
+    assert (tmp_path / "Membership.json").read_text() == altered
+
+    assert run_export(str(tmp_path)).returncode == 0
+    assert (tmp_path / "Membership.json").read_text() == shipped_text("Membership")
+
+
+@needs_forge
+def test_unknown_option_is_refused() -> None:
+    run = run_export("--chek")
+    assert run.returncode == 1
+    assert "usage" in run.stderr

@@ -1,0 +1,118 @@
+"""What stands on a fresh chain is what the plan says."""
+
+import pytest
+
+from fedtrade.chain.contracts import Membership, ModelRegistry
+from fedtrade.chain.conversation import ask, read
+from fedtrade.chain.pools import oracle_answer, pool_snapshot
+from fedtrade.devnet import accounts
+from fedtrade.devnet.deploy import MARKETS, Genesis, Reverted, _created, send
+from fedtrade.venues.codec import Call, Function
+from fedtrade.venues.uniswap_v3 import full_range
+
+pytestmark = pytest.mark.chain
+PLANS = {plan.name: plan for plan in MARKETS}
+
+
+@pytest.fixture(params=sorted(PLANS))
+def place(request, devnet):
+    """(plan, deployment, rpc, newest block) of each chain; nothing is changed."""
+    name = request.param
+    block = devnet.anvil(name).latest().number
+    return PLANS[name], devnet.deployment.chain(name), devnet.rpc(name), block
+
+
+def test_the_pool_stands_at_the_plans_price(place):
+    plan, known, rpc, block = place
+    key = known.pool_key()
+    assert key.base_is_token0 is plan.base_is_token0
+    snapshot = ask(rpc, pool_snapshot(key, block))
+    assert key.price(snapshot.sqrt_price_x96) == pytest.approx(plan.price, rel=1e-9)
+    ((lower, *_), (upper, *_)) = snapshot.ticks
+    assert (lower, upper) == full_range(plan.tick_spacing)
+
+
+def test_depth_is_the_same_on_both_sides(place):
+    plan, known, rpc, block = place
+    balance = Function("balanceOf(address)", "(uint256)")
+    (base,), (quote,) = ask(
+        rpc,
+        read([(t.address, balance, (known.pool,)) for t in (known.base, known.quote)], block),
+    )
+    depth = Genesis().depth_quote
+    assert quote / 10**known.quote.decimals == pytest.approx(depth, rel=1e-6)
+    assert base / 10**known.base.decimals * plan.price == pytest.approx(depth, rel=1e-6)
+
+
+def test_tokens_and_feed_are_as_described(place):
+    plan, known, rpc, block = place
+    symbol, decimals = Function("symbol()", "(string)"), Function("decimals()", "(uint8)")
+    described = ask(
+        rpc,
+        read([(known.base.address, symbol, ()), (known.base.address, decimals, ())], block),
+    )
+    assert described == [(plan.symbol,), (plan.decimals,)]
+    answer = ask(rpc, oracle_answer(known.price_feed, known.feed_decimals, block))
+    assert answer.answer == round(plan.price * 10**8)
+
+
+def test_our_contracts_are_empty_and_governed(place):
+    _, known, rpc, block = place
+    owner, guarded = Function("owner()", "(address)"), Function("quorumBps()", "(uint16)")
+    registry = ModelRegistry(known.model_registry)
+    (first,), (second,), (quorum,) = ask(
+        rpc,
+        read(
+            [
+                (known.membership, owner, ()),
+                (known.model_registry, owner, ()),
+                (known.model_registry, guarded, ()),
+            ],
+            block,
+        ),
+    )
+    assert first == second == accounts.GOVERNOR.lower()
+    assert quorum == 6667
+    assert ask(rpc, registry.live()).version == 0
+    assert ask(rpc, registry.epsilon_micro()) == (0, 20_000_000)
+    assert ask(rpc, Membership(known.membership).member_count()) == 0
+
+
+def test_uniswap_knows_the_pool_and_its_parts_know_each_other(place):
+    plan, known, rpc, block = place
+    key = known.pool_key()
+    pair = (key.token0.address, key.token1.address, plan.fee_pips)
+    get_pool = Function("getPool(address,address,uint24)", "(address)")
+    factory = Function("factory()", "(address)")
+    reads = [(known.factory, get_pool, pair)]
+    reads += [(a, factory, ()) for a in (known.position_manager, known.swap_router, known.quoter)]
+    (pool,), *factories = ask(rpc, read(reads, block))
+    assert pool == known.pool.lower()
+    assert set(factories) == {(known.factory.lower(),)}
+
+
+def test_accounts_are_the_nodes_own(place):
+    _, _, rpc, _ = place
+    unlocked = {account.lower() for account in rpc.call("eth_accounts")}
+    named = {value.lower() for name, value in vars(accounts).items() if name.isupper()}
+    assert named < unlocked
+    assert len(named) == 6
+
+
+@pytest.mark.parametrize(
+    ("nonce", "address"),
+    [
+        (0, "cd234a471b72ba2f1ccf0a70fcaba648a5eecd8d"),
+        (1, "343c43a37d37dff08ae8c4a11544c718abb4fcf8"),
+        (2, "f778b86fa74e846c4f0a1fbd1335fe81c00a0c91"),
+    ],
+)
+def test_addresses_of_contracts_are_foreseen(nonce, address):
+    # The example of Ethereum's own documentation of CREATE.
+    assert _created("0x6ac7ea33f8831ea9dcc53393aaa88b25a785dbf0", nonce).hex() == address
+
+
+def test_a_failed_transaction_is_not_passed_over(chain):
+    feed = Call(chain.deployment.price_feed, Function("push(int256)").encode(1))
+    with pytest.raises(Reverted, match="failed on-chain"):
+        send(chain.rpc, accounts.GOVERNOR, feed)

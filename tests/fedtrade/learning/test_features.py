@@ -1,0 +1,307 @@
+"""Features are causal, the same in a stream and in a batch, and refuse torn input."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedtrade.errors import BadInput
+from fedtrade.learning.features import (
+    CONTEXT,
+    FEATURES,
+    MEMORY_H,
+    PRIVATE_NEUTRAL,
+    PUBLIC_FEATURES,
+    SLOW_FEATURES,
+    FeatureStream,
+    context_columns,
+    neutral_rows,
+    parkinson_variance,
+    public_rows,
+)
+from fedtrade.learning.tables import HOUR_S, Candles, candles, crash_minutes
+from fedtrade.market.events import BarClosed
+
+START_S = 1_741_824_000
+
+
+def random_candles(seed: int, count: int, width_s: int = HOUR_S, start_s: int = START_S) -> Candles:
+    draw = np.random.default_rng(seed)
+    close = 100 * np.exp(np.cumsum(0.01 * draw.standard_normal(count)))
+    opening = np.concatenate([[100.0], close[:-1]])
+    up, down = np.exp(0.01 * draw.random((2, count)))
+    return Candles(
+        "venue",
+        "COIN",
+        width_s,
+        start_s + width_s * np.arange(count),
+        opening,
+        np.maximum(opening, close) * up,
+        np.minimum(opening, close) / down,
+        close,
+        1e6 * draw.random(count),
+    )
+
+
+def coarse(table: Candles, factor: int) -> Candles:
+    """The same path in bars `factor` times as wide."""
+    n = len(table.start_s) // factor
+
+    def grouped(name: str) -> np.ndarray:
+        series: np.ndarray = getattr(table, name)[: n * factor]
+        return series.reshape(n, factor)
+
+    return Candles(
+        table.venue,
+        table.symbol,
+        table.width_s * factor,
+        grouped("start_s")[:, 0],
+        grouped("open")[:, 0],
+        grouped("high").max(1),
+        grouped("low").min(1),
+        grouped("close")[:, -1],
+        grouped("notional_usd").sum(1),
+    )
+
+
+def stream_rows(table: Candles) -> tuple[list[int], np.ndarray]:
+    stream, ends, rows = FeatureStream(), [], []
+    for bar in table.bars():
+        stream.observe(bar)
+        row = stream.row()
+        if row is not None:
+            assert stream.end_s is not None
+            ends.append(stream.end_s)
+            rows.append(row)
+    return ends, np.array(rows)
+
+
+def test_names_are_distinct_and_counted() -> None:
+    assert len(set(FEATURES)) == len(FEATURES)
+    assert len(PUBLIC_FEATURES[CONTEXT]) == 4
+    assert set(SLOW_FEATURES) <= set(PUBLIC_FEATURES)
+
+
+def test_parkinson_is_the_variance_of_a_random_walk() -> None:
+    draw = np.random.default_rng(0)
+    paths = np.cumsum(0.001 * draw.standard_normal((4000, 2000)), axis=1)
+    high, low = np.exp(paths.max(1)), np.exp(paths.min(1))
+    expected = 2000 * 0.001**2
+    assert parkinson_variance(high, low).mean() == pytest.approx(expected, rel=0.05)
+
+
+def test_streaming_equals_batch_on_real_candles() -> None:
+    table = candles("binance", "ETH").between(0, START_S + 40 * 86_400)
+    ends, rows = public_rows(table, with_context=False)
+    streamed_ends, streamed = stream_rows(table)
+    assert streamed_ends == ends.tolist()
+    assert len(ends) > 700
+    assert np.abs(streamed - neutral_rows(rows)).max() <= 1e-12
+
+
+def test_streaming_equals_batch_across_a_gap() -> None:
+    table = random_candles(1, 500)
+    torn = replace(
+        table,
+        **{
+            name: np.delete(getattr(table, name), slice(200, 203))
+            for name in ("start_s", "open", "high", "low", "close", "notional_usd")
+        },
+    )
+    ends, rows = public_rows(torn, with_context=False)
+    streamed_ends, streamed = stream_rows(torn)
+    assert streamed_ends == ends.tolist()
+    assert np.abs(streamed - neutral_rows(rows)).max() <= 1e-12
+    gap_s = int(table.end_s[199])
+    assert not [end for end in streamed_ends if gap_s < end < gap_s + (3 + MEMORY_H) * HOUR_S]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(MEMORY_H, 219))
+def test_the_future_changes_nothing(seed: int, known: int) -> None:
+    """Replace and shuffle all bars after the first `known`: rows up to there stay, bit for bit."""
+    table = random_candles(3, 220)
+    other = random_candles(seed, 220)
+    order = known + np.random.default_rng(seed).permutation(220 - known)
+    names = ("open", "high", "low", "close", "notional_usd")
+    changed = replace(
+        table,
+        **{n: np.concatenate([getattr(table, n)[:known], getattr(other, n)[order]]) for n in names},
+    )
+    _, before = public_rows(table, with_context=False)
+    _, after = public_rows(changed, with_context=False)
+    rows = known - MEMORY_H + 1
+    assert np.array_equal(before[:rows], after[:rows])
+    stream = FeatureStream()
+    for bar in list(changed.bars())[:known]:
+        stream.observe(bar)
+    assert stream.row() is not None
+    assert np.abs(stream.row()[: len(PUBLIC_FEATURES)] - before[rows - 1]).max() <= 1e-12  # type: ignore[index]
+
+
+@pytest.mark.parametrize("factor", [60, 12, 4])
+def test_fine_bars_give_the_rows_of_hours_on_the_hour(factor: int) -> None:
+    fine = random_candles(5, 175 * factor, width_s=HOUR_S // factor)
+    ends, rows = public_rows(coarse(fine, factor), with_context=False)
+    fine_ends, fine_rows = stream_rows(fine)
+    on_the_hour = {end: row for end, row in zip(fine_ends, fine_rows, strict=True)}
+    for end, row in zip(ends.tolist(), neutral_rows(rows), strict=True):
+        assert np.abs(on_the_hour[end] - row).max() <= 1e-10
+
+
+def test_hours_and_minutes_mix() -> None:
+    """History in hours, then minutes: on the hour it is as if all had been hours, and between hours
+    the trailing hour is the minutes so far and the prorated rest of the hour before."""
+    fine = random_candles(6, 180 * 60, width_s=60)
+    hours = coarse(fine, 60)
+    switch = 172
+    stream = FeatureStream()
+    for bar in hours.between(0, int(hours.end_s[switch - 1])).bars():
+        stream.observe(bar)
+    ends, rows = public_rows(hours, with_context=False)
+    expected = dict(zip(ends.tolist(), neutral_rows(rows), strict=True))
+    checked = 0
+    minutes = list(fine.between(int(hours.end_s[switch - 1]), int(fine.end_s[-1])).bars())
+    for n, bar in enumerate(minutes, 1):
+        stream.observe(bar)
+        row = stream.row()
+        assert row is not None
+        assert np.isfinite(row).all()
+        if stream.end_s in expected:
+            assert np.abs(row - expected[stream.end_s]).max() <= 1e-10
+            checked += 1
+        if n == 15:
+            so_far = minutes[:15]
+            fresh = parkinson_variance(max(b.high for b in so_far), min(b.low for b in so_far))
+            before = parkinson_variance(hours.high[switch - 1], hours.low[switch - 1])
+            assert stream.last_hour_variance() == pytest.approx(float(fresh + 0.75 * before))
+    assert checked == 8
+
+
+def test_real_minutes_after_real_hours() -> None:
+    minutes = crash_minutes("ETH")
+    history = candles("binance", "ETH").between(0, int(minutes.start_s[0]))
+    stream = FeatureStream()
+    for bar in [*history.bars(), *minutes.bars()]:
+        stream.observe(bar)
+    ends, rows = public_rows(candles("binance", "ETH"), with_context=False)
+    row = stream.row()
+    assert row is not None
+    wanted = rows[ends == stream.end_s][0]
+    assert np.abs(row[:4] - wanted[:4]).max() < 1e-9  # variances; volumes differ by the mean price
+    assert np.abs(row[: len(wanted)] - wanted).max() < 0.01
+
+
+def test_volume_has_no_scale() -> None:
+    table = random_candles(7, 200)
+    larger = replace(table, notional_usd=table.notional_usd * 1e4)
+    _, rows = public_rows(table, with_context=False)
+    _, scaled = public_rows(larger, with_context=False)
+    assert np.abs(rows - scaled).max() < 1e-9
+
+
+def test_a_flat_silent_market_is_finite() -> None:
+    table = random_candles(8, 170)
+    flat = replace(
+        table,
+        **{n: np.full(170, 5.0) for n in ("open", "high", "low", "close")},
+        notional_usd=np.zeros(170),
+    )
+    _, rows = public_rows(flat, with_context=False)
+    assert np.isfinite(rows).all()
+    assert np.isfinite(stream_rows(flat)[1]).all()
+
+
+def test_cold_until_a_week_is_known() -> None:
+    table = random_candles(9, MEMORY_H)
+    stream = FeatureStream()
+    assert stream.row() is None
+    assert stream.end_s is None
+    assert stream.last_hour_variance() is None
+    for bar in list(table.bars())[:-1]:
+        stream.observe(bar)
+        assert stream.row() is None
+        assert stream.trailing_mean_notional() is None
+    stream.observe(list(table.bars())[-1])
+    assert stream.warm
+    mean = stream.trailing_mean_notional()
+    assert mean == pytest.approx(table.notional_usd.mean())
+
+
+def test_context_has_a_flag_and_a_neutral_value() -> None:
+    stream = FeatureStream()
+    for bar in random_candles(10, MEMORY_H).bars():
+        stream.observe(bar)
+    for given_, wanted in (
+        ((None, None), [0, 0, 0, 0]),
+        ((2.0, None), [math.asinh(2.0), 1, 0, 0]),
+        ((None, -0.1), [0, 0, -0.1, 1]),
+        ((None, -9.0), [0, 0, -0.5, 1]),
+    ):
+        stream.set_context(*given_)
+        row = stream.row()
+        assert row is not None
+        assert np.allclose(row[CONTEXT], wanted)
+        assert np.array_equal(row[len(PUBLIC_FEATURES) :], PRIVATE_NEUTRAL)
+    assert context_columns(np.array([np.nan]), np.array([np.inf])).tolist() == [[0, 0, 0, 0]]
+
+
+def test_memory_is_bounded_and_forgetting_changes_nothing() -> None:
+    table = random_candles(11, 3000)
+    ends, rows = public_rows(table, with_context=False)
+    streamed_ends, streamed = stream_rows(table)
+    assert streamed_ends == ends.tolist()
+    assert np.abs(streamed - neutral_rows(rows)).max() <= 1e-12
+    stream = FeatureStream()
+    for bar in random_candles(12, 20_000, width_s=900).bars():
+        stream.observe(bar)
+    assert len(stream._ends) <= 2048
+
+
+def test_bars_go_forward_only() -> None:
+    stream = FeatureStream()
+    first, second = list(random_candles(13, 2).bars())
+    stream.observe(first)
+    stream.observe(second)
+    for again in (first, second, replace_bar(second, start_s=second.start_s + 60, width_s=60)):
+        with pytest.raises(BadInput, match="in time order"):
+            stream.observe(again)
+
+
+def replace_bar(bar: BarClosed, **changes: float) -> BarClosed:
+    return replace(bar, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"width_s": 7},
+        {"width_s": 0},
+        {"width_s": 7200},
+        {"close": math.nan},
+        {"open": math.inf},
+        {"low": 0.0},
+        {"low": 101.0},
+        {"high": 99.0},
+        {"notional_usd": -1.0},
+        {"notional_usd": math.nan},
+    ],
+)
+def test_a_bad_bar_is_refused_and_leaves_the_stream_as_it_was(changes: dict[str, float]) -> None:
+    stream = FeatureStream()
+    good = BarClosed(START_S, HOUR_S, 100.0, 101.0, 99.0, 100.0, 1.0)
+    with pytest.raises(BadInput):
+        stream.observe(replace_bar(good, **changes))
+    assert stream.end_s is None
+    stream.observe(good)
+    assert stream.end_s == START_S + HOUR_S
+
+
+def test_batch_takes_hours_only() -> None:
+    with pytest.raises(ValueError, match="hourly"):
+        public_rows(random_candles(0, 10, width_s=60))
