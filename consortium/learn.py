@@ -160,7 +160,7 @@ def train(
         terms,
         base,
         HomeChain(publishers[home.name], devnet),
-        coordinator,
+        coordinator.sign_digest,
         folder / "coordinator",
         Floor(epsilon_limit=parameters.epsilon_cap),
     )

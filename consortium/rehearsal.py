@@ -30,7 +30,7 @@ from fedtrade.learning.windows import HEADS, PositionBatch
 from fedtrade.parameters import PrivacyParameters
 from fedtrade.privacy.accounting import ADJACENCY, UNIT
 from fedtrade.privacy.mechanism import Entropy
-from fedtrade.protocol import ReleaseTerms, Seat
+from fedtrade.protocol import ReleaseTerms, Seat, Sign
 from server.app import make_app as make_coordinator_app
 from server.release import Action, Exchange, Release
 from server.store import TranscriptFile
@@ -110,12 +110,15 @@ class Consortium:
         terms: ReleaseTerms,
         base: bytes,
         notices: Notices,
-        coordinator_keys: MemberKeys,
+        sign: Sign,
         folder: Path,
         floor: Floor | None = None,
         entropy: Callable[[int], Entropy] | None = None,
     ) -> None:
-        """`entropy(seat)` gives each member's secret coins; tests alone pass anything but None."""
+        """`sign` is the coordinator's; `entropy(seat)` gives each member's secret coins.
+
+        Nobody but a test passes another entropy than None, the operating system's.
+        """
         artifact = load(base, terms.base_sha256)
         floor = floor or Floor()
         committee = {seat.id for seat in terms.helpers}
@@ -139,7 +142,7 @@ class Consortium:
             artifact,
             base,
             TranscriptFile(self.transcript_path),
-            coordinator_keys.sign_digest,
+            sign,
             notices.post,
         )
 
@@ -278,7 +281,7 @@ def rehearse(
         terms,
         base,
         notices or Board(),
-        coordinator_keys,
+        coordinator_keys.sign_digest,
         folder / "coordinator",
         floor or Floor(epsilon_limit=20.0),
         entropy,

@@ -16,9 +16,12 @@ sells the volatile asset. After each failure it waits longer, up to a limit.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedtrade import artifact
 from fedtrade.learning.features import FeatureStream
@@ -26,7 +29,7 @@ from fedtrade.learning.forecast import Forecast, Forecaster
 from fedtrade.market.actions import Action, ProvideLiquidity, SwapExactInput, WithdrawLiquidity
 from fedtrade.market.events import ActionSettled, BarClosed, Event, Head, PositionHeld
 from fedtrade.market.world import World
-from fedtrade.risk.breakers import Breakers, Level, Readings
+from fedtrade.risk.breakers import Breakers, Level, Readings, Trip
 from fedtrade.risk.portfolio import Portfolio, value
 from fedtrade.trading import placement
 from fedtrade.trading.liquidity import RangeDecision, decide_range
@@ -78,6 +81,7 @@ class Agent:
         self._next_action = carried.next_action
         self._in_flight = carried.in_flight
         self._was_live = carried.was_live
+        self._decided = ""  # hash of the last head that was decided on
         self._account_from = 0  # block from which on the account must have been read
         self._add_from_s = 0  # time from which on risk may be added
         self._reduce_from_s = 0
@@ -97,7 +101,7 @@ class Agent:
         match event:
             case ActionSettled():
                 self._settled(event)
-            case Head() if self.world.stale is None and self.world.head == event:
+            case Head() if self._is_news(event):
                 return self._decide(event)
         return []
 
@@ -108,40 +112,10 @@ class Agent:
         row = self._features.row()
         forecast = self._forecaster.predict(row) if row is not None else None
         demand = self._demand_quote_per_hour(forecast)
-
         plan = self._plan(head, readings, forecast, demand)
-        refused = ""
-        if plan.action is not None:
-            refused = self.breakers.check(plan.action, readings).reason
-
-        live = self.world.models.live(head.timestamp_s)
-        self.last_receipt = Receipt(
-            block=head.number,
-            block_hash=head.hash,
-            timestamp_s=head.timestamp_s,
-            price=readings.price,
-            oracle_price=readings.oracle_price,
-            base_fee_wei=head.base_fee_wei,
-            equity_quote=self.portfolio.equity_quote,
-            high_water_quote=self.portfolio.high_water_quote,
-            drawdown_bps=readings.drawdown_bps,
-            profit_quote=self.portfolio.profit_quote,
-            hold_quote=self.portfolio.hold_quote,
-            fees_quote=self.portfolio.fees_quote,
-            lvr_quote=self.portfolio.lvr_quote,
-            gas_wei=self.portfolio.gas_wei,
-            model_sha256=self.artifact.sha256,
-            model=readings.model,
-            model_version=live.version if live else 0,
-            was_live=self._was_live,
-            features_sha256=hashlib.sha256(row.tobytes()).hexdigest() if row is not None else "",
-            variance_per_hour=forecast.variance_per_hour if forecast else None,
-            demand_quote_per_hour=demand,
-            level=int(self.breakers.level),
-            trips=tuple(trip.rule for trip in trips),
-            range=plan.range,
-            reason=plan.reason,
-            refused=refused,
+        refused = self.breakers.check(plan.action, readings).reason if plan.action else ""
+        self.last_receipt = self._receipt(
+            head, readings, trips, row, forecast, demand, plan, refused
         )
         if plan.action is None or refused:
             return []
@@ -170,7 +144,55 @@ class Agent:
             return str(stale)
         return self.breakers.check(action, self._readings).reason
 
+    def _receipt(
+        self,
+        head: Head,
+        readings: Readings,
+        trips: Sequence[Trip],
+        row: NDArray[np.float64] | None,
+        forecast: Forecast | None,
+        demand: float | None,
+        plan: _Plan,
+        refused: str,
+    ) -> Receipt:
+        live, portfolio = self.world.models.live(head.timestamp_s), self.portfolio
+        return Receipt(
+            block=head.number,
+            block_hash=head.hash,
+            timestamp_s=head.timestamp_s,
+            price=readings.price,
+            oracle_price=readings.oracle_price,
+            base_fee_wei=head.base_fee_wei,
+            equity_quote=portfolio.equity_quote,
+            high_water_quote=portfolio.high_water_quote,
+            drawdown_bps=readings.drawdown_bps,
+            profit_quote=portfolio.profit_quote,
+            hold_quote=portfolio.hold_quote,
+            fees_quote=portfolio.fees_quote,
+            lvr_quote=portfolio.lvr_quote,
+            gas_wei=portfolio.gas_wei,
+            model_sha256=self.artifact.sha256,
+            model=readings.model,
+            model_version=live.version if live else 0,
+            was_live=self._was_live,
+            features_sha256=hashlib.sha256(row.tobytes()).hexdigest() if row is not None else "",
+            variance_per_hour=forecast.variance_per_hour if forecast else None,
+            demand_quote_per_hour=demand,
+            level=int(self.breakers.level),
+            trips=tuple(trip.rule for trip in trips),
+            range=plan.range,
+            reason=plan.reason,
+            refused=refused,
+        )
+
     # what is known
+
+    def _is_news(self, head: Head) -> bool:
+        """Whether the world stands whole at this head, and it was not decided on before."""
+        if self.world.stale is not None or self.world.head != head or self._decided == head.hash:
+            return False
+        self._decided = head.hash
+        return True
 
     def _read(self, head: Head) -> Readings:
         standing = self.world.models.standing(self.artifact.sha256, head.timestamp_s)

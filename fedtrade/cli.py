@@ -140,7 +140,8 @@ def verify(
 
     from fedtrade.privacy.transcript import verify_file
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    screen = Console(stderr=True)
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("recomputing rounds", total=None)
         proved = verify_file(
             transcript, expect, lambda done, of: bar.update(task, completed=done, total=of)

@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn, Self
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from eth_typing import Hash32
 
 from fedtrade.errors import BadInput, Refusal
 
@@ -84,7 +85,7 @@ class CoordinatorKeys:
 
     def sign_digest(self, digest: bytes) -> bytes:
         """r ‖ s ‖ v of a 32-byte digest."""
-        return bytes(self._account.unsafe_sign_hash(digest).signature)
+        return bytes(self._account.unsafe_sign_hash(Hash32(digest)).signature)
 
     def sign_transaction(self, transaction: dict[str, Any]) -> bytes:
         """The raw bytes of a signed EIP-1559 transaction."""

@@ -288,6 +288,53 @@ def test_a_stolen_nonce_leads_to_a_new_one(tmp_path: Path, chain: FakeChain) -> 
     assert chain.executed() == {"foreign": 1, data_of("a"): 1}
 
 
+def test_a_stolen_nonce_counts_only_when_it_is_deep(tmp_path: Path, chain: FakeChain) -> None:
+    sender = submitter(tmp_path / "db", chain, confirmations=3)
+    sender.plan(action("a"), Call(data_of("a")))
+    advance(sender, chain)
+    original = chain.pool[0]
+    chain.steal()
+    advance(sender, chain)
+    chain.reorg(1, keep=False)  # the thief is gone, and some node still has our bytes
+    chain.pool[0] = original
+    for _ in range(8):
+        chain.mine()
+        advance(sender, chain)
+    assert chain.executed() == {data_of("a"): 1}
+
+
+def test_mined_between_two_questions_is_not_taken_for_stolen(
+    tmp_path: Path, chain: FakeChain
+) -> None:
+    sender = submitter(tmp_path / "db", chain)
+    sender.plan(action("a"), Call(data_of("a")))
+    advance(sender, chain)
+
+    def mine_first(method: str) -> None:
+        if method == "eth_getTransactionCount":
+            chain.mine()
+
+    chain.refuse = mine_first
+    for _ in range(4):
+        advance(sender, chain)
+    assert chain.executed() == {data_of("a"): 1}
+
+
+def test_what_cannot_be_cancelled_is_at_least_not_sent_again(
+    tmp_path: Path, chain: FakeChain
+) -> None:
+    reason = ""
+    sender = submitter(tmp_path / "db", chain, permit=lambda action: reason, cap_wei=3 * GWEI)
+    sender.plan(action("a"), Call(data_of("a")))
+    advance(sender, chain)
+    reason = "HALT"
+    chain.pool.clear()
+    for _ in range(6):
+        chain.mine(take=False)
+        advance(sender, chain)
+    assert [tx["data"] for tx in chain.sent] == [data_of("a")]
+
+
 def test_a_lost_mempool_and_a_reorg_are_survived(tmp_path: Path, chain: FakeChain) -> None:
     sender = submitter(tmp_path / "db", chain, confirmations=3)
     sender.plan(action("a"), Call(data_of("a")))

@@ -98,7 +98,7 @@ def released(tmp_path, monkeypatch, caplog, capfd):
         terms,
         base,
         Board(),
-        keys,
+        keys.sign_digest,
         tmp_path / "shared",
         rehearsal.Floor(epsilon_limit=20.0),
     )

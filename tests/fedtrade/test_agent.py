@@ -405,6 +405,18 @@ def test_a_crash_trips_halts_and_withdraws_and_no_risk_is_added_after() -> None:
     assert not any(a.adds_risk for a in after)
 
 
+def test_at_halt_it_withdraws_and_keeps_what_it_holds() -> None:
+    patient = replace(SETTINGS, limits=replace(SETTINGS.limits, drawdown_unwind_bps=3000))
+    play = Play(told=patient)
+    play.churn(6)
+    crash(play, 0.05)
+    play.churn(6)
+    assert play.levels[-1] is Level.HALT
+    assert not play.market.positions
+    assert play.market.amount0 > 10**18
+    assert not any(isinstance(a, SwapExactInput) for level, a in play.taken if level > 0)
+
+
 def test_at_unwind_the_volatile_asset_is_sold() -> None:
     play = Play()
     play.churn(6)
@@ -459,6 +471,14 @@ def test_one_action_is_in_flight_at_a_time() -> None:
     play.market.waiting = held_back
     play.churn(2)
     assert len(play.actions) == 2
+
+
+def test_a_head_told_twice_is_decided_once() -> None:
+    play = Play(carried=Carried(in_flight="x"))
+    head = play.market.head()
+    play.tell(ActionSettled(play.market.number, "x", "dropped", 0))
+    assert play.tell(head) == []
+    assert play.agent.last_receipt is None
 
 
 def test_ids_are_unique_deterministic_and_go_on_after_a_restart() -> None:

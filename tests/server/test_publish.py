@@ -6,6 +6,7 @@ import pytest
 
 from clients.homechain import final_manifests
 from clients.keys import MemberKeys
+from clients.member import Floor
 from consortium.rehearsal import (
     SMALL,
     Consortium,
@@ -14,7 +15,6 @@ from consortium.rehearsal import (
     make_terms,
     small_base,
 )
-from clients.member import Floor
 from fedtrade.chain.contracts import (
     COORDINATOR,
     HELPER,
@@ -57,8 +57,13 @@ def setting(chain, tmp_path):
         for seat, k in zip(ids, members, strict=True)
     ]
     terms = make_terms(
-        parties, SMALL, base, keys.address, release=1,
-        chain_id=chain.deployment.chain_id, registry=chain.deployment.model_registry,
+        parties,
+        SMALL,
+        base,
+        keys.address,
+        release=1,
+        chain_id=chain.deployment.chain_id,
+        registry=chain.deployment.model_registry,
     )
     publisher = Publisher(chain.deployment, chain.rpc, keys)
     publisher.open_release(terms)
@@ -66,7 +71,13 @@ def setting(chain, tmp_path):
         publisher.post_manifest, final_manifests(chain.rpc, chain.deployment.model_registry)
     )
     consortium = Consortium(
-        parties, terms, base, notices, keys, tmp_path / "shared", Floor(epsilon_limit=20.0)
+        parties,
+        terms,
+        base,
+        notices,
+        keys.sign_digest,
+        tmp_path / "shared",
+        Floor(epsilon_limit=20.0),
     )
     yield chain, consortium, publisher
     consortium.close()
@@ -82,8 +93,13 @@ def test_from_rounds_to_the_live_hash(setting):
     finished = consortium.release.finish()
     args = (1, 1, finished.artifact_sha256, "file:x", finished.epsilon_micro)
     ours = publication_digest(
-        chain.deployment.chain_id, registry, 1, 1,
-        bytes.fromhex(finished.artifact_sha256), "file:x", finished.epsilon_micro,
+        chain.deployment.chain_id,
+        registry,
+        1,
+        1,
+        bytes.fromhex(finished.artifact_sha256),
+        "file:x",
+        finished.epsilon_micro,
     )
     assert ours == ask(chain.rpc, ModelRegistry(registry).digest(*args))
     signed = {

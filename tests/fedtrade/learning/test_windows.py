@@ -152,7 +152,8 @@ def test_an_open_position_ends_now() -> None:
     table = market_table(candles(*MARKET), now_s)
     batch = position_windows(book(hours=math.inf), {MARKET: table}, now_s)
     assert (batch.weights > 0).sum() == 2  # 11:00 and 12:00: the hour after 13:00 is not known
-    assert np.array_equal(batch.features, position_windows(book(hours=3.0), {MARKET: table}, now_s).features)  # fmt: skip
+    closed = position_windows(book(hours=3.0), {MARKET: table}, now_s)
+    assert np.array_equal(batch.features, closed.features)
 
 
 @pytest.mark.parametrize(
@@ -173,5 +174,5 @@ def test_a_malformed_batch_is_refused(name: str, array: np.ndarray) -> None:
         "weights": np.array([[0.5, 0.5]], np.float32),
     }
     PositionBatch(**good)
-    with pytest.raises(ValueError, match="batch|share|weights"):
+    with pytest.raises(ValueError, match=r"batch|share|weights"):
         PositionBatch(**{**good, name: array})

@@ -1,6 +1,6 @@
 """The replica against the deployed contract: over 10,000 fuzzed swaps, none off by a unit.
 
-Seven pools (fees 0.01 to 1 %, dense and sparse, with gaps, near both ends of the price domain) are
+Eight pools (fees 0.01 to 2 %, dense and sparse, with gaps, near both ends of the price domain) are
 made by the real factory and position manager. Two kinds of swaps are compared, see `REAL` and
 `QUOTED` below for how many:
 
@@ -163,6 +163,8 @@ SCENARIOS = (
     Scenario("gaps", 10000, 200, 0, ((0, 2), (12, 3), (-15, 4), (700, 5), (-900, 2)), 60, 21, 2),
     Scenario("price far below one", 3000, 60, -640_000, ((0, 50), (30, 10), (400, 99)), 74, 36, 1),
     Scenario("price near the highest", 10000, 200, 870_000, ((0, 20), (-30, 10)), 40, 30, 1),
+    # One step may span the whole domain: products pass 256 bits and the contract divides first.
+    Scenario("widest spacing", 20000, 16000, 860_000, ((0, FULL), (-40, 9)), 118, 36, 1),
 )  # fmt: skip
 
 
@@ -247,8 +249,8 @@ class Rig:
         position.liquidity -= liquidity
         position.marks = inside
         position.owed = (
-            position.owed[0] + fees[0] + amounts[0],
-            position.owed[1] + fees[1] + amounts[1],
+            (position.owed[0] + fees[0] + amounts[0]) % 2**128,
+            (position.owed[1] + fees[1] + amounts[1]) % 2**128,
         )
 
     # What the chain says.
@@ -432,7 +434,7 @@ class Rig:
                 [(position.token_id, self.node.account, 2**128 - 1, 2**128 - 1)],
             )
             collected = self.node.call(self.venue.position_manager, data, ["uint256", "uint256"])
-            owed = (position.owed[0] + fees[0], position.owed[1] + fees[1])
+            owed = tuple((was + fee) % 2**128 for was, fee in zip(position.owed, fees, strict=True))
             assert collected == owed
             self.counts["positions with fees"] += any(fees)
 
@@ -538,15 +540,17 @@ def deploy_token(node: Node, symbol: str, spenders: tuple[str, ...]) -> str:
     return to_checksum_address(token)
 
 
-def enable_finest_fee(node: Node, factory: str) -> None:
-    """Enable the 0.01 % fee with spacing 1, which governance added after the first deployment."""
-    asked = selector("feeAmountTickSpacing(uint24)") + encode(["uint24"], [100])
-    if node.call(factory, asked, ["int24"])[0]:
+def enable_fee(node: Node, factory: str, fee_pips: int, tick_spacing: int) -> None:
+    """Enable a fee as governance does: 0.01 % came that way, and any other may."""
+    [known] = node.call(
+        factory, selector("feeAmountTickSpacing(uint24)") + words(fee_pips), ["int24"]
+    )
+    if known:
         return
     [owner] = node.call(factory, selector("owner()"), ["address"])
     node.rpc("anvil_impersonateAccount", owner)
     node.rpc("anvil_setBalance", owner, hex(10**21))
-    data = selector("enableFeeAmount(uint24,int24)") + encode(["uint24", "int24"], [100, 1])
+    data = selector("enableFeeAmount(uint24,int24)") + words(fee_pips, tick_spacing)
     node.send(factory, data, sender=owner)
 
 
@@ -580,7 +584,8 @@ def bench(devnet: Any) -> Iterator[tuple[Node, Any]]:
     node.rpc("anvil_setCode", VOID, "0x00")
     node.rpc("anvil_setBalance", VOID, hex(10**24))
     node.rpc("anvil_impersonateAccount", VOID)
-    enable_finest_fee(node, venue.factory)
+    for scenario in SCENARIOS:
+        enable_fee(node, venue.factory, scenario.fee_pips, scenario.tick_spacing)
     yield node, venue
     node.rpc("evm_revert", before)
     node.rpc("evm_setBlockGasLimit", limit)

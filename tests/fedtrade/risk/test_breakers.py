@@ -87,6 +87,9 @@ def test_a_raised_level_lets_only_reductions_through(level: Level) -> None:
 
 
 def test_an_action_cannot_lie_about_its_risk() -> None:
+    calm = Breakers(LIMITS, KEY)
+    for liar in (replace(BUY, adds_risk=False), replace(SELL, adds_risk=True)):
+        assert "truly" in calm.check(liar, CALM).reason
     breakers = Breakers(LIMITS, KEY, carried=Level.HALT)
     assert not breakers.check(replace(BUY, adds_risk=False), CALM).passed
     flipped = Breakers(LIMITS, FLIPPED, carried=Level.HALT)
