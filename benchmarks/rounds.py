@@ -127,11 +127,11 @@ def _member_row(
     """Their member's four stages against our one message."""
     _, message = _announcement(consortium, keys, 1)
     before = dict(flower.member_s)  # keys and shares: once a round, as the masks
-    masked = iter(flower.ids)
+    left = iter(flower.ids)
     taken = alternate(
         {
             "ours": lambda: _member_work(members[0], message, gradients[0]),
-            "theirs": lambda: flower.mask(next(masked)),
+            "theirs": lambda: flower.mask(next(left)),
         },
         REPETITIONS,
         inner={"ours": 6},

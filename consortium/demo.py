@@ -61,6 +61,7 @@ STANDINS: Final = (
     STANDIN,
     "the price feed has one operator in place of an oracle committee",
     "the tokens are mintable test tokens on local chains",
+    f"gas is counted at a stated price of {trade.NATIVE_PRICE_QUOTE:,.0f} USDC",
     f"noise traders trade {VOLUME_SCALE:.1%} of the recorded volume in random directions",
     "all members, helpers and the coordinator share one process; the agents have their own",
 )
@@ -97,7 +98,7 @@ class Stages:
 def run(out: Path, rounds: int | None, minutes: int, console: Console) -> Report:
     """The whole demo into `out`; gives the report that it wrote."""
     parameters = PARAMETERS.model_copy(update={"rounds": rounds or PARAMETERS.rounds})
-    day = crash_minutes(tell.SYMBOL)
+    day = crash_minutes()
     window = day.between(CRASH_FROM_S, CRASH_FROM_S + 60 * minutes)
     if len(window.start_s) != minutes:
         most = int((day.end_s[-1] - CRASH_FROM_S) // 60)

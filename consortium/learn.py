@@ -76,6 +76,8 @@ class Judged:
 
     metrics: Mapping[str, Score]
     solo: tuple[SoloScore, ...]
+    linear_public: Score
+    """A linear model on all public features: what needs no federation at all."""
     p_value: float
     """Diebold–Mariano, federated against HAR, two-sided."""
     statistic: float
@@ -298,6 +300,11 @@ def judge(
         baseline.fit_linear(tables, "log_demand", baseline.DEMAND_FEATURES),
         judged,
     )
+    linear = evaluation.evaluate_linear(
+        baseline.fit_linear(tables, "log_variance"),
+        baseline.fit_linear(tables, "log_demand"),
+        judged,
+    )
     statistic, p_value = evaluation.diebold_mariano(federated.losses, har.losses, judged.end_s)
     metrics = {
         name: Score(qlike=scored.qlike, r2=scored.r2)
@@ -312,4 +319,5 @@ def judge(
         qlike=float(np.mean([s.qlike for s in solo])), r2=float(np.mean([s.r2 for s in solo]))
     )
     progress("training alone, for comparison", len(books) + 1, len(books) + 1)
-    return Judged(metrics, tuple(solo), p_value, statistic)
+    public = Score(qlike=linear.qlike, r2=linear.r2)
+    return Judged(metrics, tuple(solo), public, p_value, statistic)

@@ -262,6 +262,13 @@ def verdict(judged: Judged, chains: Sequence[ChainReport]) -> list[str]:
         f"{'HAR wins' if har_wins else 'It beats HAR'}: {m['har'].qlike:.4f} for HAR, "
         f"Diebold–Mariano p = {judged.p_value:.3f}."
     )
+    public = judged.linear_public.qlike
+    sentences.append(
+        f"A linear model on all public features alone reaches {public:.4f}"
+        f"{', and is the best of all' if public < m['federated'].qlike else ''}: the members' "
+        "positions here are simulated over public prices and hold no private knowledge, so what is "
+        "shown is the gain from pooling markets and hours under privacy, not what positions reveal."
+    )
     for chain in chains:
         best = max(
             ("the agent", chain.pnl),

@@ -239,7 +239,9 @@ class Agent:
         decision = self._range_decision(head, forecast, demand, held)
         if held:
             return self._keep_or_leave(head, held[0], decision)
-        if not decision.provide or level > Level.NORMAL:
+        if level > Level.NORMAL:
+            return _Plan(f"{level.name}: nothing may be added")
+        if not decision.provide:
             return _Plan(decision.reason)
         if head.timestamp_s < self._add_from_s:
             return _Plan(f"cooling down until {self._add_from_s}: {decision.reason}")
@@ -349,7 +351,7 @@ class Agent:
         adds_risk = sell_token0 != pool.key.base_is_token0
         if not adds_risk and head.timestamp_s < self._reduce_from_s:
             return _Plan(f"trying again at {self._reduce_from_s}: {reason}", range=then)
-        amount = placement.fair_size(
+        amount, least = placement.bounded_swap(
             pool,
             sell_token0,
             amount,
@@ -362,7 +364,7 @@ class Agent:
             pool.key.address,
             sell_token0,
             amount,
-            placement.least_out(pool, sell_token0, amount, self.settings.slippage_bps),
+            least,
             head.timestamp_s + self.settings.deadline_s,
             adds_risk,
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedtrade.agent import Agent, AgentSettings, Carried
+from fedtrade.agent import Agent, agent_of
 from fedtrade.errors import BadInput
 from fedtrade.journal import Replay, replay
 
@@ -25,7 +25,6 @@ def replay_journal(path: Path) -> Replay:
                 f"the artifact that this agent ran cannot be read ({error.strerror})",
                 "Keep the folder `artifacts` beside the journal",
             ) from None
-        settings = AgentSettings.from_body(start["settings"])
-        return Agent(settings, data, sha256, Carried.from_body(start["carried"]))
+        return agent_of(start, data)
 
     return replay(path, make)

@@ -196,6 +196,7 @@ contract ModelRegistry is Ownable2Step, EIP712 {
     error ModelRegistry_CapReached(uint64 spentMicro, uint64 capMicro);
     error ModelRegistry_NoRounds();
     error ModelRegistry_IdsNotAscending(uint256 previous, uint256 id);
+    /// @dev `roles` is what the seat lacks.
     error ModelRegistry_WrongRole(uint256 id, uint8 roles);
     error ModelRegistry_TooFewMembers(uint256 members, uint256 needed);
     error ModelRegistry_TooManyHelpers(uint256 helpers, uint256 limit);
@@ -521,7 +522,7 @@ contract ModelRegistry is Ownable2Step, EIP712 {
             if (ids[i] <= previous) revert ModelRegistry_IdsNotAscending(previous, ids[i]);
             previous = ids[i];
             Membership.Seat memory s = membership.seat(previous);
-            if (s.roles & role == 0) revert ModelRegistry_WrongRole(previous, s.roles);
+            if (s.roles & role == 0) revert ModelRegistry_WrongRole(previous, role);
             signers[i] = s.signer;
             keys[i] = s.x25519;
             if (signs) _isSigner[release][s.signer] = true;

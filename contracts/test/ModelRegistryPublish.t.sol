@@ -102,6 +102,12 @@ contract ModelRegistryPublishTest is Fixture {
         registry.publish(0, 1, sha(1), URI, EPSILON_MICRO, signatures);
     }
 
+    function test_publish_versionBounds() public {
+        uint64 step = registry.MAX_STEP();
+        testFuzz_publish_versionTooFar(step + 1);
+        testFuzz_publish_staleVersion(step, step); // publishes the farthest, then refuses it again
+    }
+
     function testFuzz_publish_staleVersion(uint64 newest, uint64 version) public {
         newest = uint64(bound(newest, 1, registry.MAX_STEP()));
         version = uint64(bound(version, 0, newest));

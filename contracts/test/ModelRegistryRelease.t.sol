@@ -63,6 +63,13 @@ contract ModelRegistryReleaseTest is Fixture {
         new ModelRegistry(none, governance, QUORUM_BPS, DELAY_S, CAP_MICRO);
     }
 
+    function test_constructor_quorumBounds() public {
+        testFuzz_constructor_quorum(5_000);
+        testFuzz_constructor_quorum(5_001);
+        testFuzz_constructor_quorum(10_000);
+        testFuzz_constructor_quorum(10_001);
+    }
+
     function testFuzz_constructor_quorum(uint16 bps) public {
         if (bps <= 5_000 || bps > 10_000) {
             vm.expectRevert(
@@ -228,7 +235,7 @@ contract ModelRegistryReleaseTest is Fixture {
         ids = first(memberIds, MEMBERS);
         ids[MEMBERS - 1] = helperIds[0];
         vm.expectRevert(
-            abi.encodeWithSelector(ModelRegistry.ModelRegistry_WrongRole.selector, helperIds[0], 2)
+            abi.encodeWithSelector(ModelRegistry.ModelRegistry_WrongRole.selector, helperIds[0], 1)
         );
         openWith(ids, helperIds);
 
@@ -249,7 +256,7 @@ contract ModelRegistryReleaseTest is Fixture {
 
         ids = first(memberIds, 1);
         vm.expectRevert(
-            abi.encodeWithSelector(ModelRegistry.ModelRegistry_WrongRole.selector, ids[0], 1)
+            abi.encodeWithSelector(ModelRegistry.ModelRegistry_WrongRole.selector, ids[0], 2)
         );
         openWith(memberIds, ids);
 

@@ -133,7 +133,7 @@ def clipped_gradient_sum(
         losses, slopes = window_losses(outputs, targets)
         layer_slopes = network.backward(slopes * weights[:, None], inputs)
         norms = _position_norms(inputs, layer_slopes, positions, windows)
-        factors = torch.where(norms.isfinite(), (clip_norm / norms).clamp(max=1.0), 0.0)
+        factors = (clip_norm / norms).clamp(max=1.0)  # NaN or 0 where the norm is not finite
         per_row = factors.repeat_interleave(windows)[:, None]
         parts: dict[str, Tensor] = {}
         names = [*(f"dense{i}" for i in range(len(network.layers) - 1)), "head"]

@@ -1,8 +1,8 @@
 """The packaged public market data (see `fedtrade/data/ATTRIBUTION.md`) as arrays.
 
-Everything here is public and recorded, apart from the minutes that `crash_minutes` marks as not
-recorded. Times are Unix seconds; a candle is known at its *end*. The split is fixed: models train
-on what ended before TRAIN_UNTIL_S and are judged on what comes after it.
+Everything here is public and recorded. Times are Unix seconds; a candle is known at its *end*.
+The split is fixed: models train on what ended before TRAIN_UNTIL_S and are judged on what comes
+after it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,6 @@ TRAIN_UNTIL_S = 1_749_686_400
 """2025-06-12 00:00 UTC."""
 TEST_UNTIL_S = 1_759_276_800
 """2025-10-01 00:00 UTC."""
-CRASH_WINDOWS = ("2025-06-13", "2025-05-19")
-CRASH_STANDIN = (
-    "BTC and SOL minutes of the 2025-06-13 replay: recorded hourly candles refined with the shape "
-    "of ETH's recorded minutes"
-)
 SETTLEMENTS_PER_8H = {"binance": 1.0, "bybit": 1.0, "hyperliquid": 8.0}
 """How many funding settlements make 8 hours, apart from HYPE on binance (2)."""
 FUNDING_LAG_S = {"hyperliquid": HOUR_S}
@@ -52,7 +47,6 @@ class Candles:
     low: Floats
     close: Floats
     notional_usd: Floats
-    recorded: bool = True
 
     @property
     def end_s(self) -> Ints:
@@ -95,17 +89,9 @@ def candles(venue: str, symbol: str) -> Candles:
     return _candles(_table("candles_1h.parquet").filter(own), venue, symbol, HOUR_S)
 
 
-def crash_minutes(symbol: str, window: str = CRASH_WINDOWS[0]) -> Candles:
-    """A day of one-minute candles around a sell-off on binance.
-
-    `recorded` is False where the minutes are a refinement of recorded hours (CRASH_STANDIN).
-    """
-    own = (pl.col("window") == window) & (pl.col("symbol") == symbol)
-    frame = _table("crash_1m.parquet").filter(own)
-    if frame.is_empty():
-        choices = f"Use BTC, ETH or SOL and one of {', '.join(CRASH_WINDOWS)}."
-        raise BadInput(f"{symbol} {window}", "no such replay window is packaged", choices)
-    return _candles(frame, "binance", symbol, 60, recorded=bool(frame["recorded"].all()))
+def crash_minutes() -> Candles:
+    """ETH on binance, minute by minute, for a day from 2025-06-12 12:00 UTC: it falls by 12 %."""
+    return _candles(_table("crash_1m.parquet"), "binance", "ETH", 60)
 
 
 def funding_spread(symbol: str, at_s: Ints) -> Floats:
@@ -148,13 +134,11 @@ def _last_known(known_s: Ints, values: Floats, at_s: Ints, max_age_s: int) -> Fl
     return np.where(fresh, values[safe], np.nan)
 
 
-def _candles(
-    frame: pl.DataFrame, venue: str, symbol: str, width_s: int, recorded: bool = True
-) -> Candles:
+def _candles(frame: pl.DataFrame, venue: str, symbol: str, width_s: int) -> Candles:
     def column(name: str) -> Floats:
         return np.ascontiguousarray(frame[name].to_numpy(), np.float64)
 
     o, h, low, c = (column(name) for name in ("open", "high", "low", "close"))
     start_s = np.ascontiguousarray(frame["start_s"].to_numpy(), np.int64)
     notional = column("volume") * (o + h + low + c) / 4.0
-    return Candles(venue, symbol, width_s, start_s, o, h, low, c, notional, recorded)
+    return Candles(venue, symbol, width_s, start_s, o, h, low, c, notional)

@@ -13,7 +13,7 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 from numpy.typing import NDArray
 
-from fedtrade.artifact import Artifact, flatten, pack, unflatten
+from fedtrade.artifact import Artifact, flatten, successor
 from fedtrade.learning.optimiser import Adam
 from fedtrade.parameters import SCALE
 from fedtrade.privacy import accounting, masking
@@ -170,21 +170,18 @@ class Trajectory:
 
     def artifact(self, epsilon_micro: int) -> bytes:
         """The artifact that the release publishes; a function of the transcript alone."""
-        shapes = {name: array.shape for name, array in self.base.arrays.items()}
-        fixed = {n: a for n, a in self.base.arrays.items() if n.startswith("fixed.")}
-        manifest = self.base.manifest.model_copy(
-            update={
-                "release": self.terms.release,
-                "rounds": self.steps,
-                "parent_sha256": self.base.sha256,
-                "policy_sha256": self.terms.digest.hex(),
-                "epsilon_micro": epsilon_micro,
-                "delta": self.terms.parameters.delta,
-                "unit": accounting.UNIT,
-                "adjacency": accounting.ADJACENCY,
-            }
+        return successor(
+            self.base,
+            self.vector,
+            release=self.terms.release,
+            rounds=self.steps,
+            parent_sha256=self.base.sha256,
+            policy_sha256=self.terms.digest.hex(),
+            epsilon_micro=epsilon_micro,
+            delta=self.terms.parameters.delta,
+            unit=accounting.UNIT,
+            adjacency=accounting.ADJACENCY,
         )
-        return pack({**unflatten(self.vector, shapes), **fixed}, manifest)
 
 
 def spend_of(terms: ReleaseTerms, rounds: int) -> accounting.Spend:

@@ -150,7 +150,9 @@ def verify_file(
 
 
 def verify(
-    data: bytes, expect_sha256: str | None = None, progress: Callable[[int, int], None] | None = None
+    data: bytes,
+    expect_sha256: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Verified:
     """Recompute a release from its transcript. Raises Unverified, naming what is wrong and where."""
     frames = list(read_frames(data))

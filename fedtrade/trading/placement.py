@@ -4,7 +4,7 @@ A range decision says where to provide; this module makes the integers that an a
 of it is exact simulation on the replica, in smallest units, rounded as the pool rounds:
 
 * `needed`: the amounts behind a position of given value, from L = value / V(1 unit of liquidity);
-* `balancing_swap`: the one swap after which the account holds these amounts; `fair_size`: as much
+* `balancing_swap`: the one swap after which the account holds these amounts; `bounded_swap`: as much
   of a swap as moves the price no further than we accept;
 * least amounts: the amounts at both ends of a price band p·(1 ± tolerance), the smaller of each. A
   position manager that finds the price outside of the band reverts, and nothing is lost but gas.
@@ -21,6 +21,8 @@ from fedtrade.market.tick_math import MAX_SQRT_RATIO, MIN_SQRT_RATIO
 
 BPS: Final = 10_000
 HALVINGS_MAX: Final = 8
+ROOM_BPS: Final = 5
+"""What the price may move against a swap between decision and block before it reverts."""
 _PROBE: Final = 1 << 80
 """A liquidity large enough that its amounts have many digits, for the ratio of amounts to value."""
 
@@ -88,30 +90,34 @@ def least_out(pool: Pool, sell_token0: bool, amount_in: int, slippage_bps: int) 
     return given * (BPS - slippage_bps) // BPS
 
 
-def fair_size(
+def bounded_swap(
     pool: Pool,
     sell_token0: bool,
     amount_in: int,
     slippage_bps: int,
     fair_price: float,
     discount_bps: int,
-) -> int:
-    """`amount_in`, halved until the worst price it accepts is within a discount to a fair one.
+) -> tuple[int, int]:
+    """(input, least output): bounded by the slippage and by a discount to a fair price at once.
 
+    The input is halved until the pool gives `ROOM_BPS` more than the tighter of the two bounds.
     After `HALVINGS_MAX` halvings it is given back whole: size is then not what is wrong.
     """
     for halvings in range(HALVINGS_MAX + 1):
         size = amount_in >> halvings
         if size == 0:
             break
-        least = least_out(pool, sell_token0, size, slippage_bps)
-        sold, bought = (
-            quote_value(pool, *((amount, 0) if of_token0 else (0, amount)), fair_price)
-            for amount, of_token0 in ((size, sell_token0), (least, not sell_token0))
-        )
-        if (sold - bought) * BPS <= sold * discount_bps:
-            return size
-    return amount_in
+        gives = least_out(pool, sell_token0, size, 0)
+        sold = quote_value(pool, *_sided(sell_token0, size), fair_price)
+        one = quote_value(pool, *_sided(not sell_token0, 1), fair_price)
+        floor = int(sold * (1 - discount_bps / BPS) / one * (1 + 1e-9)) + 1
+        if gives * (BPS - ROOM_BPS) >= floor * BPS:
+            return size, max(floor, gives * (BPS - slippage_bps) // BPS)
+    return amount_in, least_out(pool, sell_token0, amount_in, slippage_bps)
+
+
+def _sided(of_token0: bool, amount: int) -> tuple[int, int]:
+    return (amount, 0) if of_token0 else (0, amount)
 
 
 def mint_amounts(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -417,6 +419,86 @@ def test_a_second_process_on_the_same_folder_is_refused(desk: Desk) -> None:
     assert second.returncode == 4
     assert "another process writes this journal" in second.stderr
     assert desk.stop() == 0
+
+
+class Line:
+    """A TCP relay to the node that can be cut and mended."""
+
+    def __init__(self, port: int) -> None:
+        self.upstream = port
+        self.cut = False
+        self.open: list[socket.socket] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            if self.cut:
+                near.close()
+                continue
+            far = socket.create_connection(("127.0.0.1", self.upstream))
+            self.open += [near, far]
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            return
+        finally:
+            self._end(sink)
+
+    def _end(self, one: socket.socket) -> None:
+        try:
+            one.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return
+
+    def cut_now(self) -> None:
+        self.cut = True
+        for one in self.open:
+            self._end(one)
+
+    def close(self) -> None:
+        self.cut_now()
+        self.listener.close()
+        for one in self.open:
+            one.close()
+
+
+@pytest.mark.chain
+def test_a_lost_connection_is_made_again_and_the_gap_read_back(desk: Desk) -> None:
+    line = Line(desk.chain.anvil.port)
+    through = f"ws://127.0.0.1:{line.port}"
+    known = desk.chain.deployment.model_copy(update={"ws_url": through})
+    Deployment(chains=(known,), home=known.name).save(desk.folder / "deployment.json")
+    try:
+        begin(desk)
+        before = desk.steps(3)["block"]
+        line.cut_now()
+        for n in range(3):
+            desk.trade(n % 2 == 0, 5000.0)
+            desk.mine()
+        time.sleep(0.5)
+        line.cut = False
+        status = desk.wait(before + 3)
+        assert status["level"] == "NORMAL"
+        events = desk.records("event")
+        gap = next(n for n, b in enumerate(events) if b == {"type": "Reorganised", "block": before})
+        told = [b for b in events[gap:] if b["type"] in ("Swapped", "Head")][:5]
+        assert [b["type"] for b in told] == ["Swapped", "Head", "Swapped", "Head", "Swapped"]
+        desk.steps(2)
+        assert desk.stop() == 0
+        assert desk.replay().head_hash == desk.status()["journal_hash"]
+    finally:
+        line.close()
 
 
 @pytest.mark.chain

@@ -446,7 +446,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(events=EVENTS)
 def test_whatever_happens_each_action_is_done_at_most_once(
     tmp_path_factory: pytest.TempPathFactory, events: list[Any]

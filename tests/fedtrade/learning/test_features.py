@@ -184,7 +184,7 @@ def test_hours_and_minutes_mix() -> None:
 
 
 def test_real_minutes_after_real_hours() -> None:
-    minutes = crash_minutes("ETH")
+    minutes = crash_minutes()
     history = candles("binance", "ETH").between(0, int(minutes.start_s[0]))
     stream = FeatureStream()
     for bar in [*history.bars(), *minutes.bars()]:

@@ -10,7 +10,6 @@ import pytest
 from fedtrade.errors import BadInput
 from fedtrade.learning import tables
 from fedtrade.learning.tables import (
-    CRASH_WINDOWS,
     DATA,
     Floats,
     Ints,
@@ -69,15 +68,12 @@ def test_bars_are_the_candles() -> None:
     assert {b.width_s for b in bars} == {3600}
 
 
-@pytest.mark.parametrize("window", CRASH_WINDOWS)
-@pytest.mark.parametrize("symbol", ["BTC", "ETH", "SOL"])
-def test_crash_minutes_add_up_to_the_recorded_hours(symbol: str, window: str) -> None:
-    """Also where the minutes are a refinement: the hours are exact, and the stand-in says so."""
-    minutes = crash_minutes(symbol, window)
-    assert minutes.recorded == (symbol == "ETH" or window == "2025-05-19")
+def test_crash_minutes_add_up_to_the_recorded_hours() -> None:
+    """Two sources, minutes and hours, tell the same story."""
+    minutes = crash_minutes()
     assert len(minutes.start_s) == 1440
     assert (np.diff(minutes.start_s) == 60).all()
-    hours = candles("binance", symbol).between(int(minutes.start_s[0]), int(minutes.end_s[-1]))
+    hours = candles("binance", "ETH").between(int(minutes.start_s[0]), int(minutes.end_s[-1]))
     assert len(hours.start_s) == 24
     by_hour = {n: getattr(minutes, n).reshape(24, 60) for n in ("open", "high", "low", "close")}
     assert np.allclose(by_hour["open"][:, 0], hours.open, rtol=1e-12)
@@ -89,13 +85,8 @@ def test_crash_minutes_add_up_to_the_recorded_hours(symbol: str, window: str) ->
 
 
 def test_it_is_a_crash() -> None:
-    minutes = crash_minutes("ETH")
+    minutes = crash_minutes()
     assert minutes.low.min() / minutes.high.max() - 1 < -0.12
-
-
-def test_an_unknown_window_is_refused() -> None:
-    with pytest.raises(BadInput, match="no such replay window"):
-        crash_minutes("ETH", "2020-03-12")
 
 
 @pytest.mark.parametrize("series", [funding_spread, open_interest_change])

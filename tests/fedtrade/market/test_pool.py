@@ -291,6 +291,18 @@ def test_fees_are_shared_by_liquidity_and_only_in_range() -> None:
     assert pool.fees_owed(6000, 6060, 10**18, *away) == (0, 0)
 
 
+def test_a_new_tick_takes_the_growth_so_far_as_below_it() -> None:
+    pool = empty_pool(500, Q96)
+    pool.change_liquidity(-1000, 1000, 10**18)
+    pool.swap(True, 10**15)
+    pool.swap(False, 10**15)
+    growth = (pool.fee_growth_global0_x128, pool.fee_growth_global1_x128)
+    pool.change_liquidity(-500, 500, 10**18)
+    outside = {row[0]: row[3:] for row in pool.snapshot(0).ticks}
+    assert outside == {-1000: (0, 0), -500: growth, 500: (0, 0), 1000: (0, 0)}
+    assert min(growth) > 0
+
+
 def test_fee_growth_wraps_at_256_bits() -> None:
     pool = empty_pool(3000, Q96)
     pool.change_liquidity(-600, 600, 10**18)
@@ -348,6 +360,20 @@ def test_replay_of_logs_reaches_the_same_state(
             continue
         replica.apply(swapped(result))
         assert replica.snapshot(0) == pool.snapshot(0)
+
+
+def test_replay_of_an_output_that_no_input_reproduces() -> None:
+    """Where one unit of input buys very much, only the exact output tells how far the price went."""
+    pool = empty_pool(3000, sqrt_ratio_at_tick(-600_000))
+    pool.change_liquidity(-660_000, -540_000, 10**20)
+    differing = 0
+    for amount in (10**9, 10**18, 10**24 + 7):
+        replica = copy(pool)
+        result = pool.swap(False, -amount)
+        differing += copy(replica).swap(False, result.amount1) != result
+        replica.apply(swapped(result))
+        assert replica.snapshot(0) == pool.snapshot(0)
+    assert differing > 0
 
 
 def test_replay_over_a_gap_without_amounts() -> None:

@@ -202,27 +202,12 @@ class Rig:
         wanted = liquidity_for_amounts(pool.sqrt_price_x96, lower, upper, *offer)
         if wanted == 0:
             return
-        data = selector(
-            "mint((address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,address,uint256))"
-        ) + encode(
-            [
-                "(address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,address,uint256)"
-            ],
-            [
-                (
-                    self.key.token0.address,
-                    self.key.token1.address,
-                    self.key.fee_pips,
-                    lower,
-                    upper,
-                    *offer,
-                    0,
-                    0,
-                    self.node.account,
-                    DEADLINE,
-                )
-            ],
+        shape = (
+            "(address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,address,uint256)"
         )
+        tokens, owner = self.tokens(True), self.node.account
+        asked = words(*tokens, self.key.fee_pips, lower, upper, *offer, 0, 0, owner, DEADLINE)
+        data = selector(f"mint({shape})") + asked
         receipt = self.node.send(self.venue.position_manager, data)
         amounts = self.pool.change_liquidity(lower, upper, wanted)
         [event] = self.follow(receipt)
@@ -234,10 +219,9 @@ class Rig:
         self.positions.append(Position(token_id, lower, upper, wanted, marks, (0, 0)))
 
     def burn(self, position: Position, liquidity: int) -> None:
-        data = selector("decreaseLiquidity((uint256,uint128,uint256,uint256,uint256))") + encode(
-            ["(uint256,uint128,uint256,uint256,uint256)"],
-            [(position.token_id, liquidity, 0, 0, DEADLINE)],
-        )
+        shape = "(uint256,uint128,uint256,uint256,uint256)"
+        asked = words(position.token_id, liquidity, 0, 0, DEADLINE)
+        data = selector(f"decreaseLiquidity({shape})") + asked
         receipt = self.node.send(self.venue.position_manager, data)
         inside = self.pool.fee_growth_inside(position.lower, position.upper)
         fees = self.pool.fees_owed(
@@ -405,7 +389,7 @@ class Rig:
         ):
             assert ask(address, selector(name), ["uint256"])[0] == value
         shape = ["uint128", "int128", "uint256", "uint256", "int56", "uint160", "uint32", "bool"]
-        data = [selector("ticks(int24)") + encode(["int24"], [row[0]]) for row in view.ticks]
+        data = [selector("ticks(int24)") + words(row[0]) for row in view.ticks]
         for row, answer in zip(view.ticks, self.node.calls(address, data), strict=True):
             gross, net, outside0, outside1, _, _, _, initialised = decode(shape, answer or b"")
             assert (row[0], gross, net, outside0, outside1) == row
@@ -419,9 +403,9 @@ class Rig:
         for at, *_ in view.ticks:
             bits[at // spacing >> 8] |= 1 << (at // spacing & 255)
         lowest, highest = MIN_TICK // spacing >> 8, MAX_TICK // spacing >> 8
-        words = list(range(lowest, highest + 1)) if spacing > 1 else sorted(bits)
-        data = [selector("tickBitmap(int16)") + encode(["int16"], [word]) for word in words]
-        for word, answer in zip(words, self.node.calls(self.key.address, data), strict=True):
+        places = list(range(lowest, highest + 1)) if spacing > 1 else sorted(bits)
+        data = [selector("tickBitmap(int16)") + words(word) for word in places]
+        for word, answer in zip(places, self.node.calls(self.key.address, data), strict=True):
             assert int.from_bytes(answer or b"") == bits[word]
 
     def compare_fees(self) -> None:
@@ -429,10 +413,8 @@ class Rig:
             fees = self.pool.fees_owed(
                 position.lower, position.upper, position.liquidity, *position.marks
             )
-            data = selector("collect((uint256,address,uint128,uint128))") + encode(
-                ["(uint256,address,uint128,uint128)"],
-                [(position.token_id, self.node.account, 2**128 - 1, 2**128 - 1)],
-            )
+            asked = words(position.token_id, self.node.account, 2**128 - 1, 2**128 - 1)
+            data = selector("collect((uint256,address,uint128,uint128))") + asked
             collected = self.node.call(self.venue.position_manager, data, ["uint256", "uint256"])
             owed = tuple((was + fee) % 2**128 for was, fee in zip(position.owed, fees, strict=True))
             assert collected == owed
@@ -532,11 +514,9 @@ def deploy_token(node: Node, symbol: str, spenders: tuple[str, ...]) -> str:
     data = bytes.fromhex(artifact["bytecode"].removeprefix("0x"))
     data += encode(["string", "string", "uint8"], [symbol, symbol, 18])
     token: str = node.send(None, data)["contractAddress"]
-    amount = encode(["address", "uint256"], [node.account, SUPPLY])
-    node.send(token, selector("mint(address,uint256)") + amount)
+    node.send(token, selector("mint(address,uint256)") + words(node.account, SUPPLY))
     for spender in spenders:
-        grant = encode(["address", "uint256"], [spender, 2**256 - 1])
-        node.send(token, selector("approve(address,uint256)") + grant)
+        node.send(token, selector("approve(address,uint256)") + words(spender, 2**256 - 1))
     return to_checksum_address(token)
 
 
@@ -559,12 +539,10 @@ def open_rig(node: Node, venue: Any, scenario: Scenario) -> Rig:
     pair = sorted((deploy_token(node, name, spenders) for name in ("AAA", "BBB")), key=str.lower)
     # Near a tick, on neither side of it exactly.
     price = sqrt_ratio_at_tick(scenario.centre) + 12_345
-    shape = ["address", "address", "uint24", "uint160"]
-    data = encode(shape, [*pair, scenario.fee_pips, price])
+    data = words(*pair, scenario.fee_pips, price)
     signature = "createAndInitializePoolIfNecessary(address,address,uint24,uint160)"
     node.send(venue.position_manager, selector(signature) + data)
-    asked = encode(["address", "address", "uint24"], [*pair, scenario.fee_pips])
-    lookup = selector("getPool(address,address,uint24)") + asked
+    lookup = selector("getPool(address,address,uint24)") + words(*pair, scenario.fee_pips)
     address = to_checksum_address(node.call(venue.factory, lookup, ["address"])[0])
     tokens = [Token(token, name, 18) for token, name in zip(pair, ("AAA", "BBB"), strict=True)]
     key = PoolKey(address, *tokens, scenario.fee_pips, scenario.tick_spacing, True)
@@ -606,7 +584,7 @@ def fuzz(node: Node, venue: Any, scenario: Scenario) -> Counter[str]:
         rig.swap_batch(dice, ceil(REAL * part))
         if number % 3 == 0:
             middle = rig.pool.tick // scenario.tick_spacing + dice.randint(-5, 5)
-            half = dice.randint(1, 300)
+            half = dice.randint(1, min(300, MAX_TICK // scenario.tick_spacing // 8))
             rig.mint(middle - half, middle + half, dice.getrandbits(scenario.liquidity_bits) + 1)
         elif number % 3 == 1:
             position = dice.choice([each for each in rig.positions if each.liquidity])

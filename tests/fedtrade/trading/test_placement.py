@@ -88,17 +88,38 @@ def test_no_least_out_where_liquidity_ends() -> None:
 
 
 def test_a_swap_is_cut_to_what_the_market_bears() -> None:
-    here = pool(depth=10**16)
+    here, whole = pool(depth=10**16), 20 * 10**18
     fair = STRAIGHT.price(here.sqrt_price_x96)
-    whole = 20 * 10**18
-    size = placement.fair_size(here, True, whole, 50, fair, 100)
+    size, least = placement.bounded_swap(here, True, whole, 50, fair, 100)
     assert 0 < size < whole
-    for amount, bears in ((size, True), (2 * size, False)):
-        least = placement.least_out(here, True, amount, 50)
-        discount = 1 - least / 1e6 / (amount / 1e18 * fair)
-        assert (discount <= 0.01) == bears
-    assert placement.fair_size(here, True, whole, 50, fair * 2, 100) == whole
-    assert placement.fair_size(pool(), True, 10**18, 50, fair, 100) == 10**18
+    assert placement.least_out(here, True, 2 * size, 5) / 1e6 < 2 * size / 1e18 * fair * 0.99
+    assert least / 1e6 >= size / 1e18 * fair * 0.99
+    deep = pool()
+    assert placement.bounded_swap(deep, True, 10**18, 50, fair, 100) == (
+        10**18,
+        placement.least_out(deep, True, 10**18, 50),
+    )
+    unfair = placement.bounded_swap(here, True, whole, 50, fair * 2, 100)
+    assert unfair == (whole, placement.least_out(here, True, whole, 50))
+
+
+@given(
+    sell=st.booleans(), size=st.integers(10**6, 10**11), off=st.floats(0.99, 1.01),
+    discount=st.integers(20, 300),
+)  # fmt: skip
+def test_both_bounds_hold_at_once(sell: bool, size: int, off: float, discount: int) -> None:
+    here = pool()
+    fair = STRAIGHT.price(here.sqrt_price_x96) * off
+    amount = size * 10**8 if sell else size
+    amount_in, least = placement.bounded_swap(here, sell, amount, 50, fair, discount)
+    gives = placement.least_out(here, sell, amount_in, 0)
+    assert gives * 9_950 // 10_000 <= least
+    sold = amount_in / 1e18 * fair if sell else amount_in / 1e6
+    bought = least / 1e6 if sell else least / 1e18 * fair
+    honest = gives / 1e6 if sell else gives / 1e18 * fair
+    if honest * 0.9994 >= sold * (1 - discount / 1e4):
+        assert least <= gives
+        assert bought >= sold * (1 - discount / 1e4)
 
 
 @given(

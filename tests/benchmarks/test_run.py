@@ -1,0 +1,60 @@
+"""`python -m benchmarks.run` is ours, and its rows have the agreed fields and no other.
+
+In processes of their own: the test's own path may find the `benchmarks` that Opacus installs.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_module_that_runs_is_ours_and_not_the_one_that_opacus_installs():
+    done = run("-m", "benchmarks.run", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "out/bench.json" in done.stdout
+
+
+def test_a_row_with_other_fields_or_another_unit_is_refused():
+    code = """
+from benchmarks.measure import as_dict, row
+from benchmarks.run import FIELDS, _checked
+good = as_dict(row("a", "b", 2.0, 8.0, "ms"))
+assert tuple(_checked("part", good)) == FIELDS
+assert good["ratio"] == 4.0 and row("a", "b", 8.0, 2.0, "/s").ratio == 4.0
+assert as_dict({"name": "a"})["environment"]
+for bad in ({**good, "note": 1}, {**good, "unit": "minutes"}):
+    try:
+        _checked("part", bad)
+    except ValueError:
+        continue
+    raise SystemExit("taken: " + str(bad))
+"""
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_part_that_cannot_run_is_named_and_the_others_stand():
+    code = """
+import sys, types
+from rich.console import Console
+from benchmarks.measure import row
+from benchmarks.run import collect
+from fedtrade.errors import Fault
+def fails():
+    raise Fault("no node here")
+for name, rows in (("good", lambda: [row("a", "b", 1.0, 2.0, "ms")]), ("bad", fails)):
+    sys.modules["benchmarks." + name] = types.SimpleNamespace(rows=rows)
+found, left_out = collect(["bad", "good"], Console(quiet=True))
+assert [r["name"] for r in found] == ["a"]
+assert left_out == {"bad": "no node here"}
+"""
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
