@@ -164,7 +164,7 @@ def run(out: Path, rounds: int | None, minutes: int, console: Console) -> Report
                 chains=chains,
                 verdict=tell.verdict(judged, chains),
             )
-            (out / "report.html").write_text(render(report))
+            (out / "report.html").write_text(render(report), encoding="utf-8")
     _write_summary(out, report.model_copy(update={"seconds": stages.seconds}))
     return report
 

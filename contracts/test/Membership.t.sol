@@ -46,6 +46,11 @@ contract MembershipTest is Fixture {
         admit(account, address(0), KEY, 1);
     }
 
+    function test_admit_badRolesBounds() public {
+        testFuzz_admit_badRoles(0);
+        testFuzz_admit_badRoles(8); // one above all three
+    }
+
     function testFuzz_admit_badRoles(uint8 roles) public {
         vm.assume(roles == 0 || roles > 7);
         vm.expectRevert(abi.encodeWithSelector(Membership.Membership_BadRoles.selector, roles));

@@ -279,7 +279,7 @@ def _variance_row(figure: Any, chain: ChainReport) -> None:
         2,
         1,
     )
-    ticks = log_ticks([v for v in values if v is not None], decades_max=0.9)
+    ticks = log_ticks([v for v in values if v is not None], ticks_max=4)
     figure.update_yaxes(title_text="forecast<br>variance / h", row=2, col=1, **ticks)
 
 

@@ -79,17 +79,23 @@ def styled(figure: Any, height: int, top: int = 34, **layout: Any) -> Any:
     return figure
 
 
-def log_ticks(values: Sequence[float], decades_max: float = 2.2) -> dict[str, Any]:
-    """A log axis over positive values: ticks at 1, 2 and 5, or at decades alone from `decades_max`."""
+HEADS = ((1, 2, 5), (1, 3), (1,))
+"""Leading digits of a log axis's ticks, from dense to sparse."""
+
+
+def log_ticks(values: Sequence[float], ticks_max: int = 8) -> dict[str, Any]:
+    """A log axis over positive values, with as many readable ticks as there is room for."""
     positive = [v for v in values if v > 0 and math.isfinite(v)]
     if not positive:
         return {"type": "log"}
     low, high = math.log10(min(positive)), math.log10(max(positive))
     pad = 0.06 * max(high - low, 0.3)
-    heads = (1,) if high - low > decades_max else (1, 2, 5)
     exponents = range(math.floor(low) - 1, math.ceil(high) + 2)
-    ticks = [head * 10.0**e for e in exponents for head in heads]
-    shown = [t for t in ticks if low - pad <= math.log10(t) <= high + pad]
+    for heads in HEADS:
+        ticks = [head * 10.0**e for e in exponents for head in heads]
+        shown = [t for t in ticks if low - pad <= math.log10(t) <= high + pad]
+        if len(shown) <= ticks_max:
+            break
     return {
         "type": "log",
         "range": [low - pad, high + pad],

@@ -65,8 +65,8 @@ def forecast_findings(report: Report) -> list[str]:
     if ours and solo and pooled and solo.qlike > pooled.qlike:
         kept = (solo.qlike - ours.qlike) / (solo.qlike - pooled.qlike)
         sentences.append(
-            f"Of the gain over training alone that pooling all positions without privacy would "
-            f"bring, it keeps {f.percent(kept, 0)}."
+            f"It has {f.percent(kept, 0)} of the gain over training alone that pooling all positions "
+            "without privacy brings."
         )
     return [s for s in sentences if s]
 
@@ -160,7 +160,7 @@ def timeline_caption(report: Report) -> str:
     if not report.chains:
         return "No agent was started."
     actions = sum(len(c.actions) for c in report.chains)
-    if not actions and not any(c.levels for c in report.chains):
+    if not actions and not any(c.severest() for c in report.chains):
         return "No action was taken and no breaker tripped on any chain."
     parts = [
         f"{c.name}: {f.count(len(c.actions), 'action')}, "

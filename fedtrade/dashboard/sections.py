@@ -97,8 +97,8 @@ def chains(report: Report, plots: Plots) -> str:
         return section(3, "Trading through the crash", paragraph("No agent ran.", "empty"))
     lede = paragraph(
         "Each agent provided liquidity on a Uniswap v3 pool while arbitrageurs moved it along the "
-        "recorded price. P&L is the change of what the account is worth at the true price, beside "
-        "a static full-range LP and holding. LVR is loss versus rebalancing: what arbitrage took "
+        "recorded price. P&L is the change of what the account is worth, less gas, beside a static "
+        "full-range LP and holding. LVR is loss versus rebalancing: what arbitrage took "
         "from the agent's liquidity, before fees. Drag in a plot to zoom, double-click to go back."
     )
     parts = [_chain(chain, plots) for chain in report.chains]
@@ -194,14 +194,9 @@ def _event_rows(report: Report) -> list[Row]:
             ]
             rows.append((a.time_s, [escape(c) for c in cells]))
         for p in chain.levels:
-            cells = [
-                f.moment(p.time_s, to_second=True),
-                chain.name,
-                f"breaker: {p.level}",
-                p.reason,
-                "latched",
-                "",
-            ]
+            stays = "" if p.level == "NORMAL" else "latched"
+            when = f.moment(p.time_s, to_second=True)
+            cells = [when, chain.name, f"breaker: {p.level}", p.reason, stays, ""]
             rows.append((p.time_s, [element("b", escape(c)) if c else "" for c in cells]))
     return [row for _, row in sorted(rows, key=lambda item: item[0])]
 

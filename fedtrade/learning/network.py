@@ -138,9 +138,9 @@ def clipped_gradient_sum(
         parts: dict[str, Tensor] = {}
         names = [*(f"dense{i}" for i in range(len(network.layers) - 1)), "head"]
         for name, a, slope in zip(names, inputs, layer_slopes, strict=True):
-            scaled = torch.where(per_row > 0, slope * per_row, 0.0).to(torch.float64)
-            parts[f"{name}.weight"] = scaled.T @ a.to(torch.float64)
-            parts[f"{name}.bias"] = scaled.sum(0)
+            scaled = torch.where(per_row > 0, slope * per_row, 0.0)
+            parts[f"{name}.weight"] = (scaled.T @ a).to(torch.float64)
+            parts[f"{name}.bias"] = scaled.sum(0).to(torch.float64)
         vector = torch.cat([parts[name].flatten() for name in sorted(parts)])
         mean_loss = float((losses * weights).sum() / positions)
     return vector.numpy(), mean_loss

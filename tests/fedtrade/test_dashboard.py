@@ -410,7 +410,12 @@ def test_risk_added_after_halt_is_shouted():
 def test_a_report_of_nothing_is_a_page_that_says_so():
     chain = synthetic_report().chains[1]
     still = chain.model_copy(
-        update={"actions": [], "ranges": [], "levels": [], "forecast_variance": [None] * 720}
+        update={
+            "actions": [],
+            "ranges": [],
+            "levels": [LevelPoint(time_s=START_S, level="NORMAL", reason="start")],
+            "forecast_variance": [None] * 720,
+        }
     )
     text = Page(render(synthetic_report(chains=[still]))).text
     assert "No action was taken on this chain." in text
@@ -588,13 +593,15 @@ PROBE = """<script>
 addEventListener('load', () => setTimeout(() => {
   const root = document.documentElement;
   root.dataset.wide = root.scrollWidth + ' of ' + root.clientWidth;
-  const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  const meet = (a, b) =>
+    a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
   const overlaps = [];
   let legends = 0;
   document.querySelectorAll('.plot').forEach(plot => {
     const at = plot.getBoundingClientRect();
     const full = plot._fullLayout;
-    const boxes = [...plot.querySelectorAll('.legend > .bg, .legend2 > .bg')].map(e => e.getBoundingClientRect());
+    const boxes = [...plot.querySelectorAll('.legend > .bg, .legend2 > .bg')]
+      .map(e => e.getBoundingClientRect());
     legends += boxes.length;
     const areas = full._subplots.cartesian.map(id => {
       const x = full._plots[id].xaxis, y = full._plots[id].yaxis;
