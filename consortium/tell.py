@@ -280,6 +280,6 @@ def verdict(judged: Judged, chains: Sequence[ChainReport]) -> list[str]:
         sentences.append(
             f"On {chain.name} the agent's result is {chain.pnl:,.0f} USDC, the static LP's "
             f"{chain.pnl_static_lp:,.0f}, holding {chain.pnl_hold:,.0f}: {best[0]} did best. "
-            + (f"It halted on {halted.reason}." if halted else "No breaker halted it.")
+            + (f"Its breakers halted it ({halted.reason})." if halted else "No breaker halted it.")
         )
     return sentences

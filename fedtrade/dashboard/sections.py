@@ -116,6 +116,7 @@ def _comparison(report: Report) -> str:
             chain.fees,
             -chain.lvr,
             -chain.gas,
+            chain.pnl - chain.fees + chain.lvr + chain.gas,
         )
         worth = [f.signed(a, f.money_digits(a)) for a in amounts]
         label = f"<b>{escape(chain.name)}</b> {escape(chain.symbol)} {f.fee(chain.fee_pips)}"
@@ -130,9 +131,14 @@ def _comparison(report: Report) -> str:
         "Fees earned",
         "LVR",
         "Gas",
+        "The rest",
         "Transactions",
     ]
-    note = paragraph(f"All amounts in {QUOTE}.", "foot")
+    note = paragraph(
+        f"All amounts in {QUOTE}. The rest is what the price did to the volatile asset that the agent "
+        "held, and the cost of its swaps. Fees rest on the noise flow, which is a stand-in.",
+        "foot",
+    )
     return table(heads, [cells(c) for c in report.chains]) + note
 
 
