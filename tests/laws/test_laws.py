@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("fedtrade", "clients", "server", "consortium")
-SHELL_ROOMS = ("fedtrade/chain", "fedtrade/devnet", "fedtrade/dashboard.py", "fedtrade/cli.py")
+SHELL_ROOMS = ("fedtrade/chain", "fedtrade/devnet", "fedtrade/cli.py")
 IMPURE = {
     "asyncio",
     "aiohttp",
