@@ -35,7 +35,7 @@ demo: $(VENV)/.ready ## the whole journey: train privately, publish, trade throu
 
 test: setup ## every test: Python (real local chains, a real browser where there is one) and Foundry
 	cd contracts && ../$(FORGE) test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup ## style and types of all packages, format of the contracts, shipped ABIs against sources
 	$(BIN)/ruff check .

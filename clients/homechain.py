@@ -1,15 +1,17 @@
 """What a member's machine reads of the home chain itself, instead of being told.
 
-A helper asks its own node whether a manifest stands there; the coordinator's word for it is worth
-nothing. An answer is remembered once it is a manifest: the registry takes one a round, for ever.
+A helper asks its own node whether a manifest stands there, and a member asks its own node whether
+the terms that it was handed are those that the consortium agreed on. The coordinator's word for
+either is worth nothing.
 """
 
 from __future__ import annotations
 
 from clients.helper import FinalManifest
-from fedtrade.chain.contracts import ModelRegistry
+from fedtrade.chain.contracts import Membership, ModelRegistry
 from fedtrade.chain.conversation import ask
 from fedtrade.chain.rpc import Rpc
+from fedtrade.protocol import ReleaseTerms, WrongBinding
 
 
 def final_manifests(rpc: Rpc, registry: str) -> FinalManifest:
@@ -21,3 +23,33 @@ def final_manifests(rpc: Rpc, registry: str) -> FinalManifest:
         return root if any(root) else None
 
     return final
+
+
+def check_terms(rpc: Rpc, membership: str, terms: ReleaseTerms) -> None:
+    """Refuse terms that the home chain does not confirm: policy, base model, rounds, and every key.
+
+    Raises WrongBinding. A swapped encryption key would let somebody read mask seeds; this is where
+    it is found.
+    """
+    opened = ask(rpc, ModelRegistry(terms.registry).release(terms.release))
+    for field, on_chain, told in (
+        ("policy hash", opened.policy_hash.hex(), terms.digest.hex()),
+        ("base artifact", opened.base_sha256, terms.base_sha256),
+        ("rounds", opened.rounds, terms.parameters.rounds),
+    ):
+        if on_chain != told:
+            raise WrongBinding("release", f"{field} on the home chain", on_chain, told)
+    parties = {seat.id: seat for seat in (*terms.members, *terms.helpers)}
+    for known in ask(rpc, Membership(membership).seats(sorted(parties))):
+        told_seat = parties[known.id]
+        if known.signer.lower() != told_seat.signer:
+            raise WrongBinding(
+                "release", f"signer of seat {known.id}", known.signer, told_seat.signer
+            )
+        if known.x25519 != told_seat.x25519:
+            raise WrongBinding(
+                "release",
+                f"encryption key of seat {known.id}",
+                known.x25519.hex(),
+                told_seat.x25519.hex(),
+            )

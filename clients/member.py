@@ -28,7 +28,7 @@ from fedtrade.learning.network import clipped_gradient_sum
 from fedtrade.learning.windows import PositionBatch
 from fedtrade.parameters import Parsed
 from fedtrade.privacy import masking, mechanism
-from fedtrade.privacy.aggregation import spend_of, vector_from_bytes
+from fedtrade.privacy.aggregation import check_cost, spend_of, vector_from_bytes
 from fedtrade.privacy.mechanism import Entropy
 from fedtrade.privacy.transcript import verify
 from fedtrade.protocol import (
@@ -120,6 +120,7 @@ class Member:
         entropy: Entropy = os.urandom,
     ) -> None:
         floor.check(terms)
+        check_cost(terms)
         self.seat = terms.member(seat)
         if self.seat.signer != keys.address.lower():
             raise WrongBinding("release", f"signer of seat {seat}", self.seat.signer, keys.address)

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.homechain import final_manifests
+from clients.homechain import check_terms, final_manifests
 from clients.keys import MemberKeys
 from clients.member import Floor
 from clients.positions import PrivatePositions
@@ -157,6 +157,8 @@ def train(
     }
     for publisher in publishers.values():
         publisher.open_release(terms)
+    for _ in books:  # each member asks its own node before it joins
+        check_terms(devnet.rpc(home.name), home.membership, terms)
     consortium = Consortium(
         [book.party for book in books],
         terms,

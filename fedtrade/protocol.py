@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import cached_property
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
@@ -98,7 +98,7 @@ class ReleaseTerms(Parsed):
     registry: Address
     coordinator: Address
     parameters: PrivacyParameters
-    members: Annotated[tuple[Seat, ...], Field(min_length=3, max_length=1_000)]
+    members: Annotated[tuple[Seat, ...], Field(min_length=3, max_length=256)]
     positions: Annotated[tuple[Annotated[int, Field(ge=1, le=10**7)], ...], Field(min_length=3)]
     """Each member's count of positions. Public: adjacency is zero-out, so it reveals nothing."""
     helpers: Annotated[tuple[Seat, ...], Field(min_length=3, max_length=9)]
@@ -122,14 +122,10 @@ class ReleaseTerms(Parsed):
         if len(self.members) < self.parameters.cohort_min:
             raise ValueError("members: fewer than parameters.cohort_min")
 
-    @cached_property
+    @property
     def digest(self) -> bytes:
         """The policy hash: sha256 over the canonical JSON of all terms (bytes as hex)."""
-        data = self.model_dump()
-        for seats in (data["members"], data["helpers"]):
-            for seat in seats:
-                seat["x25519"] = seat["x25519"].hex()
-        return bytes.fromhex(sha256_json(data))
+        return _terms_digest(self)
 
     def member(self, seat_id: int) -> Seat:
         return _seat(self.members, seat_id, "member")
@@ -140,6 +136,16 @@ class ReleaseTerms(Parsed):
     def member_batch_max(self) -> int:
         """Most positions one member may add up in a round without any risk of wrapping the ring."""
         return self.parameters.batch_max // len(self.members)
+
+
+@lru_cache(maxsize=64)
+def _terms_digest(terms: ReleaseTerms) -> bytes:
+    # Cached by value, not in the object: a copy with other fields must not keep the old digest.
+    data = terms.model_dump()
+    for seats in (data["members"], data["helpers"]):
+        for seat in seats:
+            seat["x25519"] = seat["x25519"].hex()
+    return bytes.fromhex(sha256_json(data))
 
 
 def _seat(seats: tuple[Seat, ...], seat_id: int, role: str) -> Seat:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedtrade.artifact import Artifact, sha256_of
-from fedtrade.privacy.aggregation import Trajectory, epsilon_micro
+from fedtrade.privacy.aggregation import Trajectory, check_cost, epsilon_micro
 from fedtrade.privacy.transcript import Masked, RoundRecord
 from fedtrade.protocol import ReleaseTerms, Sign, encode
 from server.rounds import Left, Round, drop_alone
@@ -59,6 +59,7 @@ class Release:
         sign: Sign,
         post_manifest: PostManifest,
     ) -> None:
+        check_cost(terms)
         self.terms = terms
         self.trajectory = Trajectory(terms, base)
         self.spent = 0

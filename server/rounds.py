@@ -194,24 +194,26 @@ class Round:
         """Cohort and responders after all complaints, both ascending."""
         corrupt = self.terms.parameters.corrupt
         cohort = set(self.uploads)
-        complained: dict[int, int] = {}
+        complained: dict[int, set[int]] = {}
         for helper, message in self.readies.items():
             sealed = self._sealed(helper)
             for complaint in message.complaints:
                 member = complaint.member
                 if member not in sealed:
                     continue
-                complained[member] = complained.get(member, 0) + 1
+                if complaint.statement != sealed[member].statement.content():
+                    continue  # of another upload than the one we have
+                complained.setdefault(member, set()).add(helper)  # a helper counts once
                 context = masking.member_context(self.context, member)
                 if member in cohort and proven(
                     self.terms, helper, sealed[member], complaint, context
                 ):
                     cohort.discard(member)
                     self._leave(f"member {member}", f"helper {helper} proved a wrong seed")
-        for member, count in complained.items():
-            if member in cohort and count > corrupt:
+        for member, helpers in complained.items():
+            if member in cohort and len(helpers) > corrupt:
                 cohort.discard(member)
-                self._leave(f"member {member}", f"{count} helpers could not open its box")
+                self._leave(f"member {member}", f"{len(helpers)} helpers could not open its box")
         responders = self._able(cohort)
         if len(responders) <= corrupt:
             for member in sorted(cohort & set(complained)):

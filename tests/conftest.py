@@ -1,4 +1,4 @@
-"""Local chains for tests: started once per worker, put back after each test."""
+"""Local chains for tests: started once per module, put back after each test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ settings.load_profile("fedtrade")
 
 @dataclass(frozen=True)
 class LocalChain:
-    """One chain of the session's devnet, for one test."""
+    """One chain of the module's devnet, for one test."""
 
     deployment: ChainDeployment
     anvil: Anvil
@@ -29,10 +29,14 @@ class LocalChain:
     devnet: Devnet
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def devnet() -> Iterator[Devnet]:
-    """Three chains with everything deployed. Whoever uses it directly puts back what it changes."""
-    from fedtrade.devnet.net import Devnet  # only sessions with chain tests pay for it
+    """Three chains with everything deployed. Whoever uses it directly puts back what it changes.
+
+    New for each module: a node that has put back many blocks forgets the history of new ones that
+    are equal to old ones.
+    """
+    from fedtrade.devnet.net import Devnet  # only runs with chain tests pay for it
 
     with Devnet.up() as running:
         yield running

@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidTag
 from numpy.typing import NDArray
 
 from fedtrade.artifact import Artifact, flatten, successor
+from fedtrade.errors import Refusal
 from fedtrade.learning.optimiser import Adam
 from fedtrade.parameters import SCALE
 from fedtrade.privacy import accounting, masking
@@ -188,6 +189,27 @@ def spend_of(terms: ReleaseTerms, rounds: int) -> accounting.Spend:
     """What `rounds` rounds under these terms cost each member, as data."""
     p = terms.parameters
     return accounting.Spend(p.sampling_rate, p.effective_noise_multiplier(terms.dimension), rounds)
+
+
+class TooCostly(Refusal):
+    """Terms whose rounds together cost more ε than the terms themselves allow."""
+
+    def __init__(self, rounds: int, cost: float, cap: float) -> None:
+        super().__init__(
+            f"{rounds} rounds of these terms cost ε = {cost:.4f} (RDP), their cap is {cap:.4f}. "
+            "Nobody should join: lower the rounds or the sampling rate, or raise the noise"
+        )
+        self.rounds = rounds
+        self.cost = cost
+        self.cap = cap
+
+
+def check_cost(terms: ReleaseTerms) -> None:
+    """Refuse terms that break their own cap of ε. Raises TooCostly."""
+    p = terms.parameters
+    cost = accounting.epsilon_rdp([spend_of(terms, p.rounds)], p.delta)
+    if cost > p.epsilon_cap:
+        raise TooCostly(p.rounds, cost, p.epsilon_cap)
 
 
 def epsilon_micro(terms: ReleaseTerms, rounds: int) -> int:

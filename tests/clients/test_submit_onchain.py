@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def life(url: str, token: str, path: Path, keys: MemberKeys, point: str) -> bool
         try:
             live(url, token, path, keys, kill)
         except BaseException:
+            traceback.print_exc()
             os._exit(3)
         os._exit(0)
     _, status = os.waitpid(child, 0)

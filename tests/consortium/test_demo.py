@@ -15,7 +15,7 @@ from fedtrade.errors import Fault
 from fedtrade.market.actions import SwapExactInput, WithdrawLiquidity
 from fedtrade.risk.breakers import Level
 
-pytestmark = [pytest.mark.chain, pytest.mark.timeout(600), pytest.mark.xdist_group("demo")]
+pytestmark = [pytest.mark.chain, pytest.mark.timeout(600)]
 
 
 def command(*words):

@@ -178,6 +178,13 @@ def test_the_order_has_no_way_back_and_one_commit():
     assert reachable == set(ORDER)
 
 
+def test_changed_terms_have_another_digest(terms):
+    before = terms.digest
+    for update in ({"release": 2}, {"positions": (10, *terms.positions[1:])}, {"dimension": 3}):
+        assert terms.model_copy(update=update).digest != before
+    assert terms.digest == before
+
+
 def test_terms_refuse_seats_that_share_a_key(terms):
     seats = list(terms.members)
     seats[1] = seats[1].model_copy(update={"signer": seats[0].signer})

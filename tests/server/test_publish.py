@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import pytest
+from eth_utils.address import to_checksum_address
 
-from clients.homechain import final_manifests
+from clients.homechain import check_terms, final_manifests
 from clients.keys import MemberKeys
 from clients.member import Floor
 from consortium.rehearsal import (
@@ -25,7 +26,7 @@ from fedtrade.chain.contracts import (
 )
 from fedtrade.chain.conversation import ask
 from fedtrade.devnet.accounts import GOVERNOR
-from fedtrade.protocol import publication_digest
+from fedtrade.protocol import WrongBinding, publication_digest
 from server.keys import CoordinatorKeys
 from server.publish import Publisher
 
@@ -124,6 +125,33 @@ def test_the_chain_takes_one_manifest_a_round(setting):
     consortium.release.run_round(consortium.direct())
     with pytest.raises(ContractRefused):
         publisher.post_manifest(1, 1, b"x" * 32)
+
+
+def test_terms_that_the_chain_does_not_confirm_are_refused(setting):
+    """A swapped key, another policy, another base: each is found by the member's own node."""
+    chain, consortium, _ = setting
+    membership, terms = chain.deployment.membership, consortium.terms
+    check_terms(chain.rpc, membership, terms)
+    helper = terms.helpers[2].model_copy(update={"x25519": b"k" * 32})
+    swapped = [*terms.helpers[:2], helper, *terms.helpers[3:]]
+    for update, found in (
+        ({"helpers": tuple(swapped)}, "policy hash"),
+        ({"base_sha256": "0" * 64}, "policy hash"),
+        ({"positions": (41, *terms.positions[1:])}, "policy hash"),
+    ):
+        with pytest.raises(WrongBinding, match=found):
+            check_terms(chain.rpc, membership, terms.model_copy(update=update))
+
+
+def test_a_key_that_was_changed_after_the_release_was_opened_is_found(setting):
+    chain, consortium, _ = setting
+    seat = consortium.terms.members[0]
+    call = Membership(chain.deployment.membership).update(
+        seat.id, to_checksum_address(seat.signer), b"n" * 32, MEMBER | HELPER
+    )
+    chain.devnet.transact(chain.deployment.name, GOVERNOR, call)
+    with pytest.raises(WrongBinding, match="encryption key"):
+        check_terms(chain.rpc, chain.deployment.membership, consortium.terms)
 
 
 def test_a_manifest_that_was_not_posted_gets_no_answer(setting):

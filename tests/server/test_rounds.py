@@ -5,9 +5,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clients.keys import MemberKeys
-from consortium.rehearsal import rehearse
+from consortium.rehearsal import SMALL, rehearse
 from fedtrade.errors import Refusal
-from fedtrade.protocol import Upload, decode, encode, sign_message
+from fedtrade.privacy.aggregation import TooCostly
+from fedtrade.protocol import Complaint, Ready, Upload, decode, encode, sign_message
 from server.rounds import AlreadyGiven, OutOfOrder, Round, RoundAbandoned, drop_alone
 
 
@@ -83,6 +84,50 @@ def test_steps_out_of_order_are_faults(table):
     assert table.round.state == "abandoned"
     with pytest.raises(OutOfOrder):
         table.round.commit(table.keys.sign_digest)
+
+
+def test_one_bad_helper_cannot_expel_a_member_by_repeating_itself(table):
+    """A complaint without evidence counts once a helper, and only for the upload that we have."""
+    table.upload_all()
+    victim = table.round.uploads[3].statement.content()
+    for helper, intake in table.round.close(table.keys.sign_digest).items():
+        desk = table.consortium.desks[helper].helper
+        ready = decode(Ready, desk.ready(encode(intake)))
+        if helper == 1:
+            noise = Complaint(member=3, statement=victim, box_key=b"")
+            other = Complaint(member=4, statement=b"x" * 32, box_key=b"")
+            update = {
+                "complaints": (noise,) * 5 + (other,),
+                "accepted": tuple(a for a in ready.accepted if a != victim),
+            }
+            ready = sign_message(
+                table.terms, ready.model_copy(update=update), desk._keys.sign_digest
+            )
+        table.round.ready(encode(ready))
+    manifest = table.round.commit(table.keys.sign_digest)
+    assert manifest.cohort == (1, 2, 3, 4, 5, 6)
+    assert manifest.responders == (2, 3, 4, 5)
+
+
+def test_a_forged_box_key_convicts_nobody(table):
+    table.upload_all()
+    content = table.round.uploads[3].statement.content()
+    for helper, intake in table.round.close(table.keys.sign_digest).items():
+        desk = table.consortium.desks[helper].helper
+        ready = decode(Ready, desk.ready(encode(intake)))
+        if helper == 1:
+            lie = Complaint(member=3, statement=content, box_key=b"k" * 32)
+            ready = sign_message(
+                table.terms, ready.model_copy(update={"complaints": (lie,)}), desk._keys.sign_digest
+            )
+        table.round.ready(encode(ready))
+    assert 3 in table.round.commit(table.keys.sign_digest).cohort
+
+
+def test_terms_that_break_their_own_cap_are_joined_by_nobody(tmp_path):
+    costly = SMALL.model_copy(update={"epsilon_cap": 1.0})
+    with pytest.raises(TooCostly):
+        rehearse(tmp_path, parameters=costly)
 
 
 def test_too_small_a_cohort_abandons_the_round(table):
