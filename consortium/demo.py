@@ -63,6 +63,8 @@ STANDINS: Final = (
     "the tokens are mintable test tokens on local chains",
     f"gas is counted at a stated price of {trade.NATIVE_PRICE_QUOTE:,.0f} USDC",
     f"noise traders trade {VOLUME_SCALE:.1%} of the recorded volume in random directions",
+    "the pools' other liquidity is one full-range position: a concentrated range earns more here "
+    "than it would among concentrated rivals",
     "all members, helpers and the coordinator share one process; the agents have their own",
 )
 
