@@ -1,6 +1,7 @@
 """The ledger of ε: nothing is forgotten, nothing overspent, nothing paid twice."""
 
 import json
+import os
 
 import pytest
 
@@ -40,6 +41,18 @@ def test_it_refuses_the_round_that_would_pass_the_limit_and_writes_nothing(tmp_p
         with pytest.raises(Overspent):  # another release does not help
             budget.spend(2, 1, Q, Z)
     assert path.read_bytes() == before
+
+
+def test_a_round_is_on_the_disk_before_spend_returns(tmp_path, monkeypatch):
+    """The whole line is synced: what a power cut leaves behind is what was spent."""
+    path = tmp_path / "ledger.jsonl"
+    synced = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(path.read_bytes()), real(fd)))
+    with Budget(path, 20.0, 1e-6) as budget:
+        budget.spend(1, 1, Q, Z)
+    assert synced == [path.read_bytes()]
+    assert synced[0].endswith(b"\n")
 
 
 def test_every_altered_byte_is_found(tmp_path):

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from clients.keys import MemberKeys
 from consortium.rehearsal import rehearse
 from fedtrade.errors import BadInput
 from fedtrade.privacy import transcript as module
@@ -116,6 +117,30 @@ def test_a_missing_share_is_named(finished):
 
     with pytest.raises(Unverified, match="share of helper 5 is missing"):
         verify(rebuilt(finished.transcript, change))
+
+
+def test_a_manifest_that_the_coordinator_did_not_sign_is_found(finished):
+    def change(record):
+        signature = MemberKeys.ephemeral().sign_digest(b"d" * 32)
+        manifest = record.manifest.model_copy(update={"signature": signature})
+        return record.model_copy(update={"manifest": manifest})
+
+    with pytest.raises(Unverified, match=r"round 1: .*Manifest: signed by"):
+        verify(rebuilt(finished.transcript, change))
+
+
+def test_messages_in_another_order_are_found_by_the_closing_hash(finished):
+    """Each is still signed and good; only the hash over the file tells that it was touched."""
+
+    def change(record):
+        return record.model_copy(update={"readies": record.readies[::-1]})
+
+    touched = rebuilt(finished.transcript, change)
+    verify(touched)  # with a closing frame of its own it is a good transcript
+    end = list(read_frames(finished.transcript))[-1][1]
+    cut = list(read_frames(touched))[-1][0]
+    with pytest.raises(Unverified, match="closing frame: the bytes before it"):
+        verify(touched[:cut] + len(end).to_bytes(4, "big") + end)
 
 
 def test_a_missing_round_is_found(finished):
