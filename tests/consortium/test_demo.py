@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -114,6 +115,30 @@ def test_the_report_is_one_page_without_network(out):
     page = (out / "report.html").read_text()
     assert "<script src=" not in page
     assert "stand" in page
+
+
+def test_no_position_stands_in_any_file_outside_the_members_folders(out):
+    rows = [
+        line
+        for path in (out / "members").glob("*/positions.csv")
+        for line in path.read_text().splitlines()[1:]
+    ]
+    assert len(rows) > 10_000
+    ids = {row.split(",")[0].encode() for row in rows}
+    tails = {row.split(",", 6)[6].encode() for row in rows}  # price, size and leverage together
+    others = [
+        p for p in out.rglob("*") if p.is_file() and "members" not in p.relative_to(out).parts
+    ]
+    assert len(others) > 15
+    everything = b"\0".join(p.read_bytes() for p in others)
+    assert re.search(rb"sim-[a-z]+-\d{5}", everything) is None
+    assert [t for t in list(tails)[:400] if t in everything] == []
+    assert (
+        next(iter(ids))
+        in (out / "members")
+        .joinpath(next(iter(ids)).split(b"-")[1].decode(), "positions.csv")
+        .read_bytes()
+    )  # the same search finds what is there
 
 
 def test_a_window_that_was_not_recorded_is_refused_in_one_sentence(tmp_path):

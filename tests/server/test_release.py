@@ -54,16 +54,22 @@ def test_both_transports_give_the_same_hash(tmp_path):
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_members_that_drop_change_nothing_but_the_cohort(tmp_path, when):
     """Dropping after the upload costs nothing: the committee needs no word from a member."""
-    gone = {2, 5}
-    consortium = rehearse(tmp_path)
+    gone = {6, 8}  # members only, no helpers
+    consortium = rehearse(tmp_path, members=8)
+    inner = consortium.direct(lambda action, seat: when == "before" and seat in gone)
 
-    def lose(action, seat):
-        return when == "before" and action == "upload" and seat in gone
+    def exchange(action, bodies):
+        replies = inner(action, bodies)
+        if action == "upload":
+            for seat in gone:  # whoever asked for one of them now would fail
+                consortium.desks.pop(seat).member.budget.close()
+        return replies
 
-    report = run(consortium, 1, consortium.direct(lose))[0]
-    expected = tuple(s for s in range(1, 7) if when == "after" or s not in gone)
-    assert report.cohort == expected
+    report = consortium.release.run_round(exchange)
+    assert report.cohort == tuple(s for s in range(1, 9) if when == "after" or s not in gone)
+    assert report.responders == (1, 2, 3, 4, 5)
     assert verify(consortium.release.finish().transcript).steps == 1
+    consortium.close()
 
 
 @pytest.mark.parametrize("down", [set(), {1}, {4, 5}])
