@@ -123,10 +123,6 @@ class Node:
             raise self._lost or NodeLost(self.url, "closed")
         return head
 
-    def heads_waiting(self) -> int:
-        """Heads announced and not yet taken."""
-        return self._heads.qsize()
-
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         problem = "closed"
         try:

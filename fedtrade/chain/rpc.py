@@ -105,11 +105,6 @@ class Rpc:
         """The return data of a call that changes nothing, at one block."""
         return from_hex(self.call(*eth_call(to, data, block, sender)))
 
-    def read_many(self, calls: Sequence[tuple[str, bytes]], block: int | str) -> list[bytes]:
-        """The return data of many calls (address, calldata), all at one block."""
-        asked = [eth_call(to, data, block) for to, data in calls]
-        return [from_hex(answer) for answer in self.batch([(m, p) for m, *p in asked])]
-
     def _request(self, method: str, params: Sequence[object]) -> dict[str, Any]:
         return {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
 
