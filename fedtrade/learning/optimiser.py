@@ -5,6 +5,9 @@ Adam (Kingma & Ba 2015, algorithm 1) over the flat parameter vector:
     m ← β₁m + (1−β₁)g        v ← β₂v + (1−β₂)g²
     θ ← θ − α · m/(1−β₁ᵗ) / (√(v/(1−β₂ᵗ)) + ε)
 
+Without the second moment the step is α·m/(1−β₁ᵗ): momentum (FedAvgM; Hsu, Qi, Brown 2019), and with
+β₁ = 0 plain averaging of the members' differences (FedAvg; McMahan et al. 2017).
+
 The gradient is the aggregated noisy one, so this is post-processing of a private release and costs
 no privacy. A member recomputes it in order to sign the result, hence it uses only elementwise
 float64 + − × ÷ √, each correctly rounded under IEEE 754, in a stated order, with the powers of β as
@@ -50,6 +53,8 @@ class Adam:
     beta2: float = 0.99
     stabiliser: float = 1e-8
     """Adam's ε, named apart from the ε of privacy."""
+    adaptive: bool = True
+    """False leaves the second moment out."""
 
     def __post_init__(self) -> None:
         positive = self.learning_rate > 0 and self.stabiliser > 0
@@ -73,9 +78,9 @@ class Adam:
         beta2_power = state.beta2_power * self.beta2
         first = self.beta1 * state.first + (1.0 - self.beta1) * g
         second = self.beta2 * state.second + (1.0 - self.beta2) * (g * g)
-        direction = (first / (1.0 - beta1_power)) / (
-            np.sqrt(second / (1.0 - beta2_power)) + self.stabiliser
-        )
+        direction = first / (1.0 - beta1_power)
+        if self.adaptive:
+            direction = direction / (np.sqrt(second / (1.0 - beta2_power)) + self.stabiliser)
         moved = params.astype(np.float64) - self.learning_rate * direction
         if not (np.abs(moved) <= np.finfo(np.float32).max).all():
             raise GradientRefused("the step leaves the range of float32")

@@ -3,7 +3,12 @@
 What happened is data (`Spend`: so many rounds of Poisson sampling at q with noise multiplier z);
 what it costs is computed from it by Google's dp-accounting, as Rényi DP (Mironov 2017) and as a
 privacy-loss distribution (Koskela et al. 2020; Doroshenko et al. 2022). A better accountant can read
-the same ledger years later.
+the same ledger years later. Where Opacus is installed its PRV accountant (Gopi, Lee, Wutschitz 2021) is
+a third opinion (`epsilon_prv`). Its "gdp" accountant is offered nowhere: it is a central limit
+approximation and under-reports under sampling.
+
+A call costs some tens of milliseconds: one round's Rényi divergences and privacy-loss distribution
+are kept by (q, z) and only composed anew.
 
 Adjacency is *zero-out of one whole position lifecycle*: neighbours differ in one position's data
 being replaced by nothing, so that the counts are public. For a Poisson-sampled Gaussian its pair of
@@ -12,11 +17,17 @@ distributions is that of add-or-remove.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
-from fedtrade.errors import Refusal
+import numpy as np
+from numpy.typing import NDArray
+
+from fedtrade.errors import Refusal, Unavailable
 
 UNIT = "position lifecycle"
 ADJACENCY = "zero-out of one position (counts public)"
@@ -24,8 +35,10 @@ ORDERS = tuple(float(a) for a in (*range(2, 65), 80, 96, 128, 192, 256, 512))
 """Rényi orders. Any set gives an upper bound; at integers the sum is finite and exact, so two
 accountants agree to the last digits, and the price of leaving out fractions is under 1 % of ε."""
 
-PLD_INTERVAL = 1e-3
-"""Discretisation of the privacy loss; rounding is pessimistic, so ε is never under-reported."""
+PLD_INTERVALS = (1e-4, 2e-3)
+"""Finest and coarsest discretisation of the privacy loss; rounding is pessimistic, so ε is never
+under-reported. Within them a sixth of one round's deviation: even at 10,000 rounds that made ε at
+most 0.01 too high wherever it was compared with a far finer grid."""
 
 
 class Overspent(Refusal):
@@ -70,46 +83,38 @@ class Epsilon:
 
 def epsilon(spends: Sequence[Spend], delta: float) -> Epsilon:
     """ε of everything spent, by RDP and by PLD."""
-    key = tuple(s for s in spends if s.rounds)
-    return Epsilon(rdp=_rdp(key, delta), pld=_pld(key, delta), delta=delta)
+    return Epsilon(rdp=epsilon_rdp(spends, delta), pld=_pld(_real(spends), delta), delta=delta)
 
 
 def epsilon_rdp(spends: Sequence[Spend], delta: float) -> float:
     """ε by RDP alone: the faster of the two, and what limits are enforced with."""
-    return _rdp(tuple(s for s in spends if s.rounds), delta)
+    return _from_divergences(_divergences(_real(spends)), delta)
 
 
-@lru_cache(maxsize=4096)
-def _rdp(spends: tuple[Spend, ...], delta: float) -> float:
-    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
-    from dp_accounting.rdp import RdpAccountant
+def epsilon_prv(spends: Sequence[Spend], delta: float) -> float:
+    """ε by Opacus' PRV accountant: an upper bound within 0.01 of the truth. Seconds, not tenths.
 
-    if not spends:
+    Raises Unavailable where Opacus is not installed.
+    """
+    try:
+        from opacus.accountants import PRVAccountant
+    except ImportError as e:
+        raise Unavailable(
+            "the PRV accountant", str(e), "install fedtrade[research], or go by RDP and PLD"
+        ) from e
+    accountant = PRVAccountant()
+    accountant.history = [(s.noise_multiplier, s.sampling_rate, s.rounds) for s in _real(spends)]
+    if not accountant.history:
         return 0.0
-    accountant = RdpAccountant(ORDERS)
-    for s in spends:
-        event = PoissonSampledDpEvent(s.sampling_rate, GaussianDpEvent(s.noise_multiplier))
-        accountant.compose(event, s.rounds)
-    return float(accountant.get_epsilon(delta))
+    with (
+        warnings.catch_warnings()
+    ):  # it sizes its grid by RDP, where the best order does not matter
+        warnings.filterwarnings("ignore", message="Optimal order")
+        return float(accountant.get_epsilon(delta))
 
 
-@lru_cache(maxsize=256)
-def _pld(spends: tuple[Spend, ...], delta: float) -> float:
-    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
-    from dp_accounting.pld import PLDAccountant
-
-    if not spends:
-        return 0.0
-    accountant = PLDAccountant(value_discretization_interval=PLD_INTERVAL)
-    for s in spends:
-        event = PoissonSampledDpEvent(s.sampling_rate, GaussianDpEvent(s.noise_multiplier))
-        accountant.compose(event, s.rounds)
-    return float(accountant.get_epsilon(delta))
-
-
-@lru_cache(maxsize=256)
 def affordable_rounds(
-    spent: tuple[Spend, ...],
+    spent: Sequence[Spend],
     sampling_rate: float,
     noise_multiplier: float,
     delta: float,
@@ -117,13 +122,72 @@ def affordable_rounds(
     rounds_max: int = 10_000,
 ) -> int:
     """How many more rounds of this kind keep ε (RDP) within `limit`, by bisection."""
-
-    def within(rounds: int) -> bool:
-        more = Spend(sampling_rate, noise_multiplier, rounds)
-        return _rdp((*spent, more), delta) <= limit
-
+    before = _divergences(_real(spent))
+    one = _divergences_of_one(sampling_rate, noise_multiplier)
     low, high = 0, rounds_max + 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if within(middle) else (low, middle)
+        within = _from_divergences(before + middle * one, delta) <= limit
+        low, high = (middle, high) if within else (low, middle)
     return low
+
+
+def _real(spends: Sequence[Spend]) -> tuple[Spend, ...]:
+    return tuple(s for s in spends if s.rounds)
+
+
+@lru_cache(maxsize=256)
+def _divergences_of_one(sampling_rate: float, noise_multiplier: float) -> NDArray[np.float64]:
+    """Rényi divergence of one round at each of ORDERS. Read only."""
+    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+    from dp_accounting.rdp import RdpAccountant
+
+    accountant = RdpAccountant(ORDERS)
+    accountant.compose(PoissonSampledDpEvent(sampling_rate, GaussianDpEvent(noise_multiplier)))
+    divergences = np.asarray(accountant.rdp, dtype=np.float64)
+    divergences.flags.writeable = False
+    return divergences
+
+
+def _divergences(spends: Sequence[Spend]) -> NDArray[np.float64]:
+    total = np.zeros(len(ORDERS))
+    for s in spends:
+        total += s.rounds * _divergences_of_one(s.sampling_rate, s.noise_multiplier)
+    return total
+
+
+def _from_divergences(divergences: NDArray[np.float64], delta: float) -> float:
+    from dp_accounting.rdp import compute_epsilon
+
+    return float(compute_epsilon(ORDERS, divergences, delta)[0])
+
+
+def _pld_interval(spends: Sequence[Spend]) -> float:
+    """The discretisation that suits the round whose privacy loss varies least."""
+    deviations = (s.sampling_rate * math.sqrt(math.expm1(s.noise_multiplier**-2)) for s in spends)
+    finest, coarsest = PLD_INTERVALS
+    return min(coarsest, max(finest, min(deviations) / 6))
+
+
+@lru_cache(maxsize=64)
+def _pld_of_one(sampling_rate: float, noise_multiplier: float, interval: float) -> Any:
+    """dp-accounting's PrivacyLossDistribution of one round."""
+    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
+
+    return from_gaussian_mechanism(
+        noise_multiplier, sampling_prob=sampling_rate, value_discretization_interval=interval
+    )
+
+
+@lru_cache(maxsize=256)
+def _pld(spends: tuple[Spend, ...], delta: float) -> float:
+    if not spends:
+        return 0.0
+    interval = _pld_interval(spends)
+    first, *others = (
+        _pld_of_one(s.sampling_rate, s.noise_multiplier, interval).self_compose(s.rounds)
+        for s in spends
+    )
+    for other in others:
+        first = first.compose(other)
+    return float(first.get_epsilon_for_delta(delta))
