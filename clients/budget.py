@@ -1,27 +1,29 @@
-"""The only spender of a member's ε: an append-only, hash-chained ledger, fsynced before an upload.
+"""The only spender of a member's ε: one line a round, on the disk before the upload leaves.
 
-One line of JSON a round: what happened (release, round, sampling rate, noise multiplier), the hash
-of the line before and its own. What it costs is computed from the lines (`privacy.accounting`), so
-the same file can be re-audited with a better accountant. The ledger is replayed at every start; a
-line that does not fit its chain is a Fault, never skipped, because a forgotten line is ε spent
-twice. The limit is the member's own and nothing received can raise it.
+A line says what happened (release, round, sampling rate, noise multiplier, noisy sums, and the hash
+of the statement that was signed); what it costs is computed from the lines (`privacy.accounting`),
+so the same file can be re-audited with a better accountant. The file is a `clients.ledger.Ledger`:
+hash-chained, replayed at every start, and never forgetful. The limit is the member's own and nothing
+received can raise it.
 
-A lock on the file keeps a second process from spending beside us.
+A round may be asked for twice: a member that was killed after its line was written builds the same
+upload again, bit for bit, and may send it. Anything else for that round is refused.
+
+`presume` is for a ledger that may be an old copy: rounds that the home chain shows as closed and
+that the ledger does not know are charged as spent. It can only count too much.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from fedtrade.errors import Fault, Refusal, Unavailable
+from clients.ledger import Ledger, LedgerDamaged
+from fedtrade.errors import Refusal
 from fedtrade.parameters import Parsed
 from fedtrade.privacy.accounting import (
     Epsilon,
@@ -31,31 +33,16 @@ from fedtrade.privacy.accounting import (
     epsilon,
     epsilon_rdp,
 )
-from fedtrade.protocol import Count, Hex32, RoundNumber
-
-GENESIS = "0" * 64
-
-
-class LedgerDamaged(Fault):
-    """A line of the ledger was altered, lost in the middle, or torn."""
-
-    def __init__(self, path: Path, line: int, problem: str) -> None:
-        super().__init__(
-            f"{path}, line {line}: {problem}. Nothing is spent until it is whole again: "
-            "restore the ledger from your backup; never delete lines, ε would be spent twice"
-        )
-        self.path = path
-        self.line = line
-        self.problem = problem
+from fedtrade.protocol import Count, Hex32OrEmpty, RoundNumber
 
 
 class RoundAlreadyPaid(Refusal):
-    """A second upload for a round: a repeated or replayed announcement."""
+    """Another upload for a round that is on the ledger: an equivocating or replayed announcement."""
 
     def __init__(self, release: int, round_number: int) -> None:
         super().__init__(
-            f"round {round_number} of release {release} is already on the ledger; "
-            "one upload a round. Wait for the next round"
+            f"round {round_number} of release {release} is already on the ledger for another "
+            "upload; one upload a round. Wait for the next round"
         )
         self.release = release
         self.round = round_number
@@ -68,13 +55,12 @@ class Line(Parsed):
     round: RoundNumber
     sampling_rate: Annotated[float, Field(gt=0, le=1)]
     noise_multiplier: Annotated[float, Field(gt=0)]
-    previous: Hex32
-    hash: Hex32
-
-    def expected_hash(self) -> str:
-        body = self.model_dump(exclude={"hash"})
-        text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+    sums: Annotated[int, Field(ge=1, le=64)]
+    """Noisy sums of the positions that the round releases: 1, or the local steps."""
+    upload: Hex32OrEmpty
+    """sha256 of the upload (or of the artifact judged); empty where it was presumed."""
+    pool: Literal["rounds", "held out"] = "rounds"
+    """Whose ε it is: of the positions that rounds may use, or of those kept out of them."""
 
 
 class Budget:
@@ -84,111 +70,129 @@ class Budget:
         self.path = path
         self.limit = limit
         self.delta = delta
-        self.head = GENESIS
-        self._paid: set[tuple[int, int]] = set()
-        self._rounds: Counter[tuple[float, float]] = Counter()
-        self._left: tuple[tuple[float, float], int] | None = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        except OSError as error:
-            raise Unavailable(
-                str(path),
-                f"the ledger cannot be opened ({error.strerror})",
-                "Check the folder and its rights; without a ledger no round is joined",
-            ) from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._file)
-            raise Unavailable(
-                str(path),
-                "another process holds this ledger",
-                "Stop the other member process first: one ledger, one spender",
-            ) from None
-        try:
-            self._replay()
-        except LedgerDamaged:
-            self.close()
-            raise
-
-    def _replay(self) -> None:
-        data = self.path.read_bytes()
-        lines = data.split(b"\n")
-        if lines.pop() != b"":
-            raise LedgerDamaged(self.path, len(lines) + 1, "the last line is torn")
-        for number, raw in enumerate(lines, start=1):
+        self._paid: dict[tuple[int, int], tuple[str, str]] = {}
+        """(release, round) -> the upload that it permits, and the ledger's head with it."""
+        self._sums: Counter[tuple[float, float]] = Counter()
+        self._judged: Counter[tuple[float, float]] = Counter()
+        self._judgements: set[str] = set()
+        self._ledger = Ledger(path)
+        kept = zip(self._ledger.entries, self._ledger.hashes, strict=True)
+        for number, (entry, line_hash) in enumerate(kept, start=1):
             try:
-                line = Line.model_validate_json(raw)
+                self._remember(Line.model_validate(entry), line_hash)
             except ValidationError:
-                raise LedgerDamaged(self.path, number, "it cannot be read") from None
-            if line.previous != self.head or line.hash != line.expected_hash():
-                raise LedgerDamaged(self.path, number, "it does not fit the chain of hashes")
-            self._remember(line)
+                self.close()
+                raise LedgerDamaged(path, number, "it is no line of a ledger of ε") from None
 
-    def _remember(self, line: Line) -> None:
-        self.head = line.hash
-        self._paid.add((line.release, line.round))
-        self._rounds[(line.sampling_rate, line.noise_multiplier)] += 1
+    def _remember(self, line: Line, line_hash: str) -> None:
+        kind = (line.sampling_rate, line.noise_multiplier)
+        if line.pool == "held out":
+            self._judged[kind] += line.sums
+            self._judgements.add(line.upload)
+        else:
+            self._paid[(line.release, line.round)] = (line.upload, line_hash)
+            self._sums[kind] += line.sums
+
+    @property
+    def head(self) -> str:
+        """Hash of the last line."""
+        return self._ledger.head
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds stand on the ledger."""
+        return len(self._paid)
+
+    @property
+    def last(self) -> tuple[int, int] | None:
+        """(release, round) of the newest line."""
+        return next(reversed(self._paid), None)
 
     @property
     def spends(self) -> tuple[Spend, ...]:
-        """All that was spent, by kind."""
-        return tuple(Spend(q, z, n) for (q, z), n in sorted(self._rounds.items()))
+        """All that was spent of the positions that rounds use, by kind."""
+        return tuple(Spend(q, z, n) for (q, z), n in sorted(self._sums.items()))
+
+    @property
+    def judgements(self) -> tuple[Spend, ...]:
+        """All that was spent of the positions that are kept out of rounds."""
+        return tuple(Spend(q, z, n) for (q, z), n in sorted(self._judged.items()))
 
     def epsilon(self) -> Epsilon:
-        """What it has cost so far."""
-        return epsilon(self.spends, self.delta)
+        """What it has cost so far: the larger of the two pools, since no position is in both."""
+        pools = [epsilon(spends, self.delta) for spends in (self.spends, self.judgements)]
+        return max(pools, key=lambda e: e.rdp)
 
-    def rounds_left(self, sampling_rate: float, noise_multiplier: float) -> int:
-        """How many more rounds of this kind the limit allows."""
-        kind = (sampling_rate, noise_multiplier)
-        if self._left is None or self._left[0] != kind or self._left[1] < 1:
-            left = affordable_rounds(
-                self.spends, sampling_rate, noise_multiplier, self.delta, self.limit
-            )
-            self._left = (kind, left)
-        return self._left[1]
+    def rounds_left(self, one: Spend) -> int:
+        """How many more rounds like `one` the limit allows."""
+        sums = affordable_rounds(
+            self.spends, one.sampling_rate, one.noise_multiplier, self.delta, self.limit
+        )
+        return sums // one.rounds
 
-    def spend(self, release: int, round_number: int, sampling_rate: float, noise: float) -> None:
-        """Put one round on the ledger and on the disk. Raises Overspent or RoundAlreadyPaid.
+    def paid(self, release: int, round_number: int) -> bool:
+        """Whether the round is on the ledger."""
+        return (release, round_number) in self._paid
 
-        When this returns, the round counts as spent whatever happens to the upload.
+    def check(self, release: int, round_number: int, one: Spend) -> None:
+        """Refuse a round that the limit does not allow, before any work is done. Raises Overspent."""
+        if self.paid(release, round_number) or self.rounds_left(one) >= 1:
+            return
+        raise Overspent(self.limit, epsilon_rdp((*self.spends, one), self.delta))
+
+    def spend(self, release: int, round_number: int, one: Spend, upload: bytes) -> bytes:
+        """Put one round on the ledger and on the disk; gives the ledger's head with it (32 bytes).
+
+        `one` is what the round costs, `upload` the sha256 of what it permits to be sent. Asked again
+        for the same upload it gives the same head. When this returns, the round counts as spent
+        whatever happens. Raises Overspent, RoundAlreadyPaid or Unavailable.
         """
-        if (release, round_number) in self._paid:
-            raise RoundAlreadyPaid(release, round_number)
-        left = self.rounds_left(sampling_rate, noise)
-        if left < 1:
-            would_be = epsilon_rdp((*self.spends, Spend(sampling_rate, noise, 1)), self.delta)
+        before = self._paid.get((release, round_number))
+        if before is not None:
+            if before[0] != upload.hex():
+                raise RoundAlreadyPaid(release, round_number)
+            return bytes.fromhex(before[1])
+        self.check(release, round_number, one)
+        self._put(release, round_number, one, upload.hex())
+        return bytes.fromhex(self.head)
+
+    def judge(self, release: int, one: Spend, artifact: bytes) -> None:
+        """Put the judgement of one artifact on the ledger, once. Raises Overspent or Unavailable."""
+        if artifact.hex() in self._judgements:
+            return
+        would_be = epsilon_rdp((*self.judgements, one), self.delta)
+        if would_be > self.limit:
             raise Overspent(self.limit, would_be)
-        draft = Line(
+        self._put(release, 0, one, artifact.hex(), "held out")
+
+    def presume(self, release: int, rounds: Iterable[int], one: Spend) -> int:
+        """Charge rounds that others can prove and this ledger does not know; gives how many."""
+        missing = [r for r in rounds if not self.paid(release, r)]
+        for round_number in missing:
+            self._put(release, round_number, one, "")
+        return len(missing)
+
+    def _put(
+        self,
+        release: int,
+        round_number: int,
+        one: Spend,
+        upload: str,
+        pool: Literal["rounds", "held out"] = "rounds",
+    ) -> None:
+        line = Line(
             release=release,
             round=round_number,
-            sampling_rate=sampling_rate,
-            noise_multiplier=noise,
-            previous=self.head,
-            hash=GENESIS,
+            sampling_rate=one.sampling_rate,
+            noise_multiplier=one.noise_multiplier,
+            sums=one.rounds,
+            upload=upload,
+            pool=pool,
         )
-        line = draft.model_copy(update={"hash": draft.expected_hash()})
-        body = json.dumps(line.model_dump(), sort_keys=True, separators=(",", ":")).encode() + b"\n"
-        try:
-            written = os.write(self._file, body)
-            os.fsync(self._file)
-        except OSError as error:
-            raise Unavailable(
-                str(self.path),
-                f"the ledger cannot be written ({error.strerror})",
-                "Free disk space; nothing was sent",
-            ) from None
-        if written != len(body):
-            raise LedgerDamaged(self.path, len(self._paid) + 1, "a line was cut off by a full disk")
-        self._remember(line)
-        self._left = ((sampling_rate, noise), left - 1)
+        self._remember(line, self._ledger.append(line.model_dump()))
 
     def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._ledger.close()
 
     def __enter__(self) -> Self:
         return self

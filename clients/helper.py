@@ -1,37 +1,68 @@
 """A helper of the mask committee: what it will do, and what it refuses.
 
-It opens the boxes that members sealed for it, says which uploads it can unmask, and answers one
-manifest a round with its share of the masks, its noise, and its share of zero. Its rules are its
-own and hold against everybody, the coordinator included:
+It opens the boxes that members sealed for it, says which uploads it can unmask, checks the hidden
+norms where the release wants it, and answers one manifest a round with its share of the masks, its
+noise, and its share of zero. Its rules are its own and hold against everybody, the coordinator
+included:
 
 * every statement is signed by its member for this release, round, terms and model;
-* the manifest is signed by the coordinator and *final*: it stands on the home chain;
-* a cohort below the helper's own minimum is refused, whatever the terms say;
-* one manifest a round: the hash is on disk before the answer leaves, another one is refused for
-  ever, and a repeated question gets the same bytes (noise is derived from the manifest);
+* one intake a round: what it said it was ready for does not change;
+* the manifest is signed by the coordinator and *final*: it stands on the home chain, or enough
+  helpers have signed it, each of them one a round;
+* a sum of fewer members than the helper's own minimum is refused, whatever the terms say;
+* one manifest a round: its hash is on disk before the signature or the answer leaves, another one is
+  refused for ever, and a repeated question gets the same bytes (noise is derived from the manifest);
 * it answers sums only: there is no message that names one member's share.
+
+What it needs to go on after a crash is on its disk before it replies: the intake as it came (its
+boxes stay sealed) and the chain of what it signed. All the rest follows from its keys.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from clients.dealer import Dealer
 from clients.keys import MemberKeys
-from fedtrade.errors import Fault, Refusal, Stale
-from fedtrade.privacy import masking
-from fedtrade.privacy.aggregation import bad_seeds, check_statement
-from fedtrade.privacy.mechanism import noise_variance, skellam
+from clients.ledger import Ledger, LedgerDamaged
+from fedtrade.errors import Refusal, Stale
+from fedtrade.privacy import masking, norm, threshold
+from fedtrade.privacy.aggregation import (
+    Signed,
+    bad_seeds,
+    buckets_of,
+    check_statement,
+    halves,
+    norm_plan,
+    ring_of,
+    ring_vector,
+    weights_of,
+)
+from fedtrade.privacy.agreement import (
+    check_certificate,
+    check_form,
+    check_norms,
+    check_readies,
+)
+from fedtrade.privacy.lattice import Residues
+from fedtrade.privacy.mechanism import noise, noise_variance
 from fedtrade.protocol import (
     UNSIGNED,
     Answer,
+    Approval,
+    Check,
     Complaint,
+    Inspection,
     Intake,
+    KeyRecord,
     Malformed,
     Manifest,
+    Question,
     Ready,
     ReleaseTerms,
     SealedUpload,
@@ -61,22 +92,33 @@ class ManifestNotFinal(Stale):
 
 
 class SecondManifest(Refusal):
-    """Another manifest for a round that this helper has answered: the differencing attack."""
+    """Another manifest for a round that this helper has signed: the differencing attack."""
 
     def __init__(self, release: int, round_number: int) -> None:
         super().__init__(
-            f"round {round_number} of release {release} was answered under another manifest; "
+            f"round {round_number} of release {release} was signed under another manifest; "
             "two subsets of one round would give away their difference. Start a new round"
         )
         self.release = release
         self.round = round_number
 
 
+class SecondIntake(Refusal):
+    """Other uploads for a round that this helper is ready for already."""
+
+    def __init__(self, round_number: int) -> None:
+        super().__init__(
+            f"this helper took other uploads for round {round_number}; one intake a round. "
+            "Send the same again, or start a new round"
+        )
+        self.round = round_number
+
+
 class CohortRefused(Refusal):
-    """A cohort or a set of responders that this helper does not answer for."""
+    """A manifest over uploads or with responders that this helper does not answer for."""
 
     def __init__(self, problem: str) -> None:
-        super().__init__(f"manifest refused: {problem}. Start a new round with a larger cohort")
+        super().__init__(f"manifest refused: {problem}. Start a new round")
         self.problem = problem
 
 
@@ -84,10 +126,12 @@ class CohortRefused(Refusal):
 class _Open:
     """What a helper knows of the round that it is ready for."""
 
-    number: int
-    model: bytes
+    intake: Intake
+    reply: Ready
     seeds: dict[bytes, tuple[int, tuple[bytes, ...]]]
-    """Statement hash -> (member, this helper's seeds)."""
+    """Statement hash -> (member, this helper's seeds; none in lane C)."""
+    boxes: dict[bytes, bytes]
+    """Lane C: statement hash -> the second half of its ciphertext."""
 
 
 class Helper:
@@ -101,6 +145,7 @@ class Helper:
         folder: Path,
         final_manifest: FinalManifest,
         cohort_min: int,
+        key: KeyRecord | None = None,
     ) -> None:
         self.seat = terms.helper(seat)
         if self.seat.signer != keys.address.lower() or self.seat.x25519 != keys.x25519_public:
@@ -108,37 +153,72 @@ class Helper:
         self.index = [s.id for s in terms.helpers].index(seat)
         self.terms = terms
         self.cohort_min = max(cohort_min, terms.parameters.cohort_min)
+        self.bucket_min = max(cohort_min, terms.parameters.bucket_min or self.cohort_min)
+        """Fewest members of any sum that it helps to unmask."""
         self._keys = keys
         self._final = final_manifest
+        self._secret: tuple[bytes, Residues] | None = None
+        """Lane C: the collective key, and this helper's share of its secret."""
+        if terms.parameters.aggregation == "bfv":
+            self._secret = Dealer(terms, seat, keys).share(terms, key)
         self._open: _Open | None = None
-        self._path = folder / f"answered-{seat}.jsonl"
-        self._answered = self._replay()
+        self._intake_path = folder / f"intake-{terms.release}-{seat}.bin"
+        self._log = Ledger(folder / f"signed-{seat}.jsonl")
+        try:
+            self._signed = {
+                (int(e["release"]), int(e["round"])): bytes.fromhex(e["manifest"])
+                for e in self._log.entries
+            }
+        except (KeyError, ValueError, TypeError):
+            self._log.close()
+            raise LedgerDamaged(self._log.path, 1, "it is no list of signed manifests") from None
 
-    def _replay(self) -> dict[tuple[int, int], bytes]:
-        if not self._path.exists():
-            return {}
-        answered = {}
-        lines = self._path.read_text().split("\n")
-        for number, line in enumerate(lines[:-1], start=1):
-            try:
-                release, round_number, manifest = json.loads(line)
-                answered[(int(release), int(round_number))] = bytes.fromhex(manifest)
-            except (ValueError, TypeError):
-                raise Fault(
-                    f"{self._path}, line {number}: cannot be read. "
-                    "Restore it from your backup before this helper answers again"
-                ) from None
-        if lines[-1]:
-            raise Fault(f"{self._path}: the last line is torn. Restore it from your backup")
-        return answered
+    def close(self) -> None:
+        self._log.close()
+
+    # ready
 
     def ready(self, data: bytes) -> bytes:
-        """Open this helper's boxes of a round; gives an encoded Ready. Raises Refusal."""
+        """Open this helper's boxes of a round; gives an encoded Ready. Raises Refusal.
+
+        The same intake gets the same reply; another one for the same round is refused.
+        """
         intake = decode(Intake, data)
         terms = self.terms
         check(terms, intake, terms.coordinator, intake.round)
+        before = self._held()
+        if before is not None and before.intake.round == intake.round:
+            if before.intake != intake:
+                raise SecondIntake(intake.round)
+            return encode(before.reply)
+        if before is not None and intake.round < before.intake.round:
+            raise WrongBinding("Intake", "round", before.intake.round, intake.round)
+        opened = self._take_all(intake)
+        self._keep(data)
+        self._open = opened
+        return encode(opened.reply)
+
+    def _held(self) -> _Open | None:
+        """The round that this helper is ready for; read again from the disk after a restart."""
+        if self._open is None and self._intake_path.exists():
+            self._open = self._take_all(decode(Intake, self._intake_path.read_bytes()))
+        return self._open
+
+    def _keep(self, data: bytes) -> None:
+        """The intake on disk before the reply leaves: its boxes are sealed, so it is no secret."""
+        draft = self._intake_path.with_suffix(".draft")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(draft, self._intake_path)
+
+    def _take_all(self, intake: Intake) -> _Open:
+        terms = self.terms
         context = masking.round_context(terms.digest, terms.release, intake.round, intake.model)
         seeds: dict[bytes, tuple[int, tuple[bytes, ...]]] = {}
+        boxes: dict[bytes, bytes] = {}
         complaints: list[Complaint] = []
         members: set[int] = set()
         for sealed in intake.uploads:
@@ -151,28 +231,39 @@ class Helper:
             opened = self._take(sealed, masking.member_context(context, statement.member))
             if isinstance(opened, tuple):
                 seeds[content] = (statement.member, opened)
+                if self._secret is not None:
+                    boxes[content] = halves(terms, sealed.box)[0]
             else:
                 complaints.append(
                     Complaint(member=statement.member, statement=content, box_key=opened)
                 )
-        self._open = _Open(intake.round, intake.model, seeds)
+        accepted = tuple(sorted(seeds))
         reply = Ready(
             release=terms.release,
             round=intake.round,
             terms=terms.digest,
             model=intake.model,
             helper=self.seat.id,
-            accepted=tuple(sorted(seeds)),
+            accepted=accepted,
             complaints=tuple(complaints),
+            nonce=self._keys.derive(b"fedtrade nonce", intake.content()),
             signature=UNSIGNED,
         )
-        return encode(sign_message(terms, reply, self._keys.sign_digest))
+        return _Open(intake, sign_message(terms, reply, self._keys.sign_digest), seeds, boxes)
 
     def _take(self, sealed: SealedUpload, context: bytes) -> tuple[bytes, ...] | bytes:
         """The seeds in a good box; otherwise the evidence (a box key, or nothing)."""
-        if sha256(sealed.box) != sealed.statement.boxes_sha256[self.index]:
+        place = 0 if self._secret is not None else self.index
+        if sha256(sealed.box) != sealed.statement.boxes_sha256[place]:
             # not what the member signed: no evidence against it, and its key is not revealed
             return b""
+        if self._secret is not None:
+            try:
+                c1, proof = halves(self.terms, sealed.box)
+                threshold.check_second(self._secret[0], c1, proof, self.terms.dimension, context)
+            except Refusal:
+                return b""
+            return ()
         ephemeral = sealed.box[:32]
         try:
             shared = self._keys.x25519_exchange(ephemeral)
@@ -188,20 +279,102 @@ class Helper:
         wanted = masking.seeds_of(self.index, p.helpers, p.corrupt)
         return masking.unseal(key, sealed.box, context, len(wanted))
 
+    # check
+
+    def check(self, data: bytes) -> bytes:
+        """This helper's share of every vector's check words; gives an encoded Check. Raises Refusal.
+
+        For an honest member the shares of all helpers add up to zero, whoever is asked how often,
+        and each alone is uniform: nothing about the vector is learned but whether it is in bounds.
+        """
+        panel = decode(Inspection, data)
+        terms, p = self.terms, self.terms.parameters
+        check(terms, panel, terms.coordinator, panel.round)
+        plan = norm_plan(terms)
+        opened = self._ready_for(panel.round, panel.model)
+        if plan is None:
+            raise WrongBinding("Inspection", "norm check", "none in this release", "one")
+        responders = self._responders(panel.responders, 2 * p.corrupt + 1)
+        if len(panel.uploads) != len(panel.vectors):
+            raise Malformed("Inspection", "uploads and vectors differ in length")
+        context = masking.round_context(terms.digest, terms.release, panel.round, panel.model)
+        statements = {s.statement.content(): s.statement for s in opened.intake.uploads}
+        pairs = self._pairs(responders, b"norm" + context)
+        present = norm.Panel(p.helpers, p.corrupt, responders)
+        mine = masking.seeds_of(self.index, p.helpers, p.corrupt)
+        words = []
+        for content, vector in zip(panel.uploads, panel.vectors, strict=True):
+            held = opened.seeds.get(content)
+            if held is None:
+                raise CohortRefused("a vector whose boxes this helper did not accept")
+            statement = statements[content]
+            if sha256(vector) != statement.masked_sha256:
+                raise Malformed("Inspection", f"member {held[0]}: its vector was altered")
+            share = norm.answer(
+                plan,
+                ring_vector("Inspection", vector, plan.length, ring_of(terms)).astype(np.uint64),
+                norm.Binding(masking.member_context(context, held[0]), statement.commitments),
+                present,
+                norm.Holding(self.index, dict(zip(mine, held[1], strict=True)), pairs),
+            )
+            words.append(share.astype("<u8").tobytes())
+        reply = Check(
+            release=terms.release,
+            round=panel.round,
+            terms=terms.digest,
+            model=panel.model,
+            helper=self.seat.id,
+            responders=panel.responders,
+            uploads=panel.uploads,
+            words=tuple(words),
+            signature=UNSIGNED,
+        )
+        return encode(sign_message(terms, reply, self._keys.sign_digest))
+
+    # approve and answer
+
+    def approve(self, data: bytes) -> bytes:
+        """Sign a manifest, one a round (agreement by certificate); gives an encoded Approval."""
+        terms = self.terms
+        if terms.parameters.agreement != "certificate":
+            raise WrongBinding("Manifest", "agreement", terms.parameters.agreement, "certificate")
+        question = decode(Question, data)
+        manifest = question.manifest
+        self._judge(question)
+        content = manifest.content()
+        self._bind(manifest.release, manifest.round, content)
+        reply = Approval(
+            release=terms.release,
+            round=manifest.round,
+            terms=terms.digest,
+            model=manifest.model,
+            helper=self.seat.id,
+            manifest=content,
+            signature=UNSIGNED,
+        )
+        return encode(sign_message(terms, reply, self._keys.sign_digest))
+
     def answer(self, data: bytes) -> bytes:
         """Answer a final manifest, once a round; gives an encoded Answer. Raises Refusal, Stale."""
-        manifest = decode(Manifest, data)
-        terms = self.terms
-        check(terms, manifest, terms.coordinator, manifest.round)
+        question = decode(Question, data)
+        terms, manifest = self.terms, question.manifest
+        self._judge(question)
+        opened = self._ready_for(manifest.round, manifest.model)
+        for member, upload in zip(manifest.cohort, manifest.uploads, strict=True):
+            held = opened.seeds.get(upload)
+            if held is None or held[0] != member:
+                raise CohortRefused(f"the upload of member {member} was not accepted here")
+        responders = self._responders(manifest.responders, terms.parameters.corrupt + 1)
         content = manifest.content()
-        self._check_manifest(manifest)
-        final = self._final(manifest.release, manifest.round)
-        if final != content:
-            raise ManifestNotFinal(
-                manifest.release, manifest.round, final.hex() if final else "none"
-            )
-        self._commit(manifest.release, manifest.round, content)
-        share = self._share(manifest, content)
+        if terms.parameters.agreement == "certificate":
+            check_certificate(terms, manifest, question.approvals)
+        else:
+            final = self._final(manifest.release, manifest.round)
+            if final != content:
+                raise ManifestNotFinal(
+                    manifest.release, manifest.round, final.hex() if final else "none"
+                )
+        self._bind(manifest.release, manifest.round, content)
         reply = Answer(
             release=terms.release,
             round=manifest.round,
@@ -209,78 +382,123 @@ class Helper:
             model=manifest.model,
             helper=self.seat.id,
             manifest=content,
-            share=share.astype("<u4").tobytes(),
+            share=self._share(opened, manifest, content, responders),
             signature=UNSIGNED,
         )
         return encode(sign_message(terms, reply, self._keys.sign_digest))
 
-    def _check_manifest(self, manifest: Manifest) -> None:
-        p = self.terms.parameters
-        opened = self._open
-        if opened is None or opened.number != manifest.round or opened.model != manifest.model:
-            raise WrongBinding("Manifest", "round", opened and opened.number, manifest.round)
+    def _judge(self, question: Question) -> None:
+        """Everything about a manifest that does not depend on this helper's own boxes."""
+        terms, manifest = self.terms, question.manifest
+        check(terms, manifest, terms.coordinator, manifest.round)
+        if not 1 <= manifest.round <= terms.parameters.rounds:
+            raise WrongBinding(
+                "Manifest", "round", f"1 to {terms.parameters.rounds}", manifest.round
+            )
         if len(manifest.cohort) < self.cohort_min:
             raise CohortRefused(
                 f"{len(manifest.cohort)} members, this helper's minimum is {self.cohort_min}"
             )
-        if list(manifest.cohort) != sorted(set(manifest.cohort)):
-            raise CohortRefused("a member is listed twice or out of order")
-        if len(manifest.uploads) != len(manifest.cohort):
-            raise CohortRefused("cohort and uploads differ in length")
-        for member, content in zip(manifest.cohort, manifest.uploads, strict=True):
-            held = opened.seeds.get(content)
-            if held is None or held[0] != member:
-                raise CohortRefused(f"the upload of member {member} was not accepted here")
-        responders = manifest.responders
-        seats = {seat.id for seat in self.terms.helpers}
-        if list(responders) != sorted(set(responders)) or not set(responders) <= seats:
-            raise CohortRefused("the responders are not distinct helpers in order")
-        if len(responders) <= p.corrupt or self.seat.id not in responders:
-            raise CohortRefused(f"responders {responders} do not include us or are too few")
+        check_form(terms, manifest, self.bucket_min)
+        check_readies(terms, manifest, question.readies)
+        check_norms(terms, manifest, question.checks)
 
-    def _commit(self, release: int, round_number: int, content: bytes) -> None:
+    def _ready_for(self, round_number: int, model: bytes) -> _Open:
+        opened = self._held()
+        if opened is None or opened.intake.round != round_number or opened.intake.model != model:
+            known = None if opened is None else opened.intake.round
+            raise WrongBinding("Manifest", "round", known, round_number)
+        return opened
+
+    def _responders(self, seats: tuple[int, ...], least: int) -> tuple[int, ...]:
+        """Places of the responders in the committee. Raises CohortRefused."""
+        order = [seat.id for seat in self.terms.helpers]
+        if list(seats) != sorted(set(seats)) or not set(seats) <= set(order):
+            raise CohortRefused("the responders are not distinct helpers in order")
+        if len(seats) < least or self.seat.id not in seats:
+            raise CohortRefused(f"responders {seats} do not include us or are too few")
+        return tuple(order.index(seat) for seat in seats)
+
+    def _bind(self, release: int, round_number: int, content: bytes) -> None:
         """Bind this round to this manifest, on disk, before anything of it leaves."""
-        before = self._answered.get((release, round_number))
+        before = self._signed.get((release, round_number))
         if before == content:
             return
         if before is not None:
             raise SecondManifest(release, round_number)
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        line = json.dumps([release, round_number, content.hex()]) + "\n"
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            os.write(descriptor, line.encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        self._answered[(release, round_number)] = content
+        self._log.append({"release": release, "round": round_number, "manifest": content.hex()})
+        self._signed[(release, round_number)] = content
 
-    def _share(self, manifest: Manifest, content: bytes) -> masking.Ring:
-        """Masks that we own over the cohort, plus noise, plus our share of zero (mod 2^32)."""
-        terms, p = self.terms, self.terms.parameters
-        assert self._open is not None  # _check_manifest
-        order = [seat.id for seat in terms.helpers]
-        responders = tuple(order.index(h) for h in manifest.responders)
+    def _pairs(self, responders: tuple[int, ...], content: bytes) -> dict[int, bytes]:
+        """A secret shared with each other responder, for one use."""
+        return {
+            i: masking.derive(
+                self._keys.x25519_exchange(self.terms.helpers[i].x25519), b"fedtrade zero", content
+            )
+            for i in responders
+            if i != self.index
+        }
+
+    def _noise(self, content: bytes, group: int, responders: int) -> Signed:
+        """This responder's noise of one group, derived from the manifest: the same when repeated."""
+        p = self.terms.parameters
+        if p.committee_noise == 0:
+            return np.zeros(self.terms.dimension, np.int64)
+        key = self._keys.derive(b"fedtrade noise", content + group.to_bytes(4, "big"))
+        variance = noise_variance(p.noise_multiplier * p.weight_max, responders, p.corrupt)
+        return noise(key, variance, self.terms.dimension)
+
+    def _share(
+        self, opened: _Open, manifest: Manifest, content: bytes, responders: tuple[int, ...]
+    ) -> bytes:
+        """For each group: its masks that we own, plus noise, plus our share of zero."""
+        parts = []
+        pairs = self._pairs(responders, content)
+        uploads = dict(zip(manifest.cohort, manifest.uploads, strict=True))
+        for place, group in enumerate(buckets_of(self.terms, manifest)):
+            drawn = self._noise(content, place, len(responders))
+            label = content + place.to_bytes(4, "big")
+            if self._secret is None:
+                owned = {m: opened.seeds[uploads[m]][1] for m in group}
+                parts.append(self._unmasking(manifest, owned, responders, pairs, label, drawn))
+            else:
+                second = [opened.boxes[uploads[m]] for m in group]
+                weights = [weights_of(manifest)[m] for m in group]
+                parts.append(
+                    threshold.partial(
+                        self._secret[1],
+                        self.index,
+                        responders,
+                        self.terms.parameters.corrupt,
+                        threshold.weighted_sum(second, weights),
+                        pairs,
+                        drawn,
+                        self._keys.derive(b"fedtrade smudge", label),
+                        label,
+                    )
+                )
+        return b"".join(parts)
+
+    def _unmasking(
+        self,
+        manifest: Manifest,
+        seeds: dict[int, tuple[bytes, ...]],
+        responders: tuple[int, ...],
+        pairs: dict[int, bytes],
+        label: bytes,
+        drawn: Signed,
+    ) -> bytes:
+        """Lane B's share of one group, as ring elements."""
+        terms, p, ring = self.terms, self.terms.parameters, ring_of(self.terms)
         owners = masking.owners(responders, p.helpers, p.corrupt)
         held = masking.seeds_of(self.index, p.helpers, p.corrupt)
         mine = [place for place, subset in enumerate(held) if owners[subset] == self.index]
         context = masking.round_context(terms.digest, terms.release, manifest.round, manifest.model)
         owned = {
-            masking.member_context(context, member): [
-                self._open.seeds[upload][1][place] for place in mine
-            ]
-            for member, upload in zip(manifest.cohort, manifest.uploads, strict=True)
+            masking.member_context(context, member): [of[place] for place in mine]
+            for member, of in seeds.items()
         }
-        share = masking.mask_share(owned, terms.dimension)
-        pairs = {
-            i: masking.derive(
-                self._keys.x25519_exchange(terms.helpers[i].x25519), b"fedtrade zero", content
-            )
-            for i in responders
-            if i != self.index
-        }
-        share += masking.zero_share(self.index, pairs, content, terms.dimension)
-        variance = noise_variance(p.noise_multiplier, len(responders), p.corrupt)
-        noise = skellam(self._keys.derive(b"fedtrade noise", content), variance, terms.dimension)
-        share -= noise  # the coordinator subtracts shares, so the noise enters the sum
-        return share
+        share = masking.mask_share(owned, terms.dimension, ring)
+        share += masking.zero_share(self.index, pairs, label, terms.dimension, ring)
+        share -= drawn.astype(ring)  # shares are subtracted, so the noise enters the sum
+        return bytes(share.astype(ring.newbyteorder("<")).tobytes())

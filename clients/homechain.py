@@ -25,6 +25,16 @@ def final_manifests(rpc: Rpc, registry: str) -> FinalManifest:
     return final
 
 
+def closed_rounds(rpc: Rpc, terms: ReleaseTerms) -> list[int]:
+    """Rounds of a release whose manifest stands on the home chain.
+
+    A member that does not know them may be working with an old copy of its ledger, and charges them.
+    """
+    numbers = range(1, terms.parameters.rounds + 1)
+    stand = ask(rpc, ModelRegistry(terms.registry).have_manifests(terms.release, numbers))
+    return [number for number, stands in zip(numbers, stand, strict=True) if stands]
+
+
 def check_terms(rpc: Rpc, membership: str, terms: ReleaseTerms) -> None:
     """Refuse terms that the home chain does not confirm: policy, base model, rounds, and every key.
 

@@ -1,39 +1,53 @@
 """A member: one upload a round, and one signature when the release has proved its model.
 
-What a member does with an announcement, in order: check who signed it and what it binds; check that
-its own floor holds; sample positions with secret coins; sum their clipped gradients; put the round
-on the ledger, on disk; only then mask, seal, sign and send. Nothing leaves but masked integers,
-sealed seeds and hashes.
+What a member does with an announcement, in order: check who signed it and what it binds; sample
+positions with secret coins; sum their clipped gradients; mask and seal them; put the round on the
+ledger, on disk; only then sign and send. Nothing leaves but masked integers, sealed seeds and hashes.
 
-A member signs a publication only after recomputing the whole release from its transcript.
+Every coin of an upload is drawn from a key that is derived from the member's own secret and from
+what the upload is for; mask seeds also from the vector that they mask, so that no mask is ever used
+for two vectors. So a member that is killed at any point builds the same upload again, bit for bit,
+and the round is paid once; another upload for the same round is refused by the ledger.
+
+In local mode (`local_steps`) the member takes noisy steps of its own and sends their difference: what
+leaves is private before any committee has touched it.
+
+A member signs a publication only after recomputing the whole release from its transcript, and after
+judging the model on positions that it kept out of all rounds (`clients.judgement`).
 """
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Protocol
+from typing import Protocol
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from numpy import bool_, frombuffer
 from numpy.typing import NDArray
-from pydantic import Field
 
 from clients.budget import Budget
+from clients.floor import Floor
+from clients.judgement import COST, JUDGED_MIN, held_out, judge
 from clients.keys import MemberKeys
-from fedtrade.artifact import Artifact, unflatten
-from fedtrade.errors import Refusal
-from fedtrade.learning.network import clipped_gradient_sum
+from fedtrade.artifact import Artifact, load, unflatten
+from fedtrade.learning.network import clipped_gradient_sum, position_losses
 from fedtrade.learning.windows import PositionBatch
-from fedtrade.parameters import Parsed
-from fedtrade.privacy import masking, mechanism
-from fedtrade.privacy.aggregation import check_cost, spend_of, vector_from_bytes
-from fedtrade.privacy.mechanism import Entropy
-from fedtrade.privacy.transcript import verify
+from fedtrade.parameters import SCALE
+from fedtrade.privacy import ceremony, local, masking, mechanism, norm, threshold
+from fedtrade.privacy.aggregation import (
+    check_cost,
+    model_vector,
+    norm_plan,
+    ring_of,
+    spend_of,
+)
+from fedtrade.privacy.transcript import Verified, verify
 from fedtrade.protocol import (
     UNSIGNED,
     Announcement,
+    KeyRecord,
     ReleaseTerms,
     Statement,
     Upload,
@@ -47,62 +61,13 @@ from fedtrade.protocol import (
 )
 
 
-class FloorBroken(Refusal):
-    """Terms that are weaker than what this member accepts, whoever agreed to them."""
-
-    def __init__(self, field: str, floor: float, found: float) -> None:
-        super().__init__(
-            f"the release's {field} is {found}, this member's own file demands {floor}. "
-            "Nothing was sent. Change the member's file if you want to join"
-        )
-        self.field = field
-        self.floor = floor
-        self.found = found
-
-
-class Floor(Parsed):
-    """The least privacy that this member accepts. Nothing received can lower it."""
-
-    epsilon_limit: Annotated[float, Field(gt=0, le=20)] = 8.0
-    """The most ε (RDP) that this member ever spends on one set of positions."""
-    delta_max: Annotated[float, Field(gt=0, le=1e-5)] = 1e-6
-    noise_multiplier_min: Annotated[float, Field(ge=0.5)] = 0.5
-    sampling_rate_max: Annotated[float, Field(gt=0, le=0.25)] = 0.25
-    cohort_min: Annotated[int, Field(ge=3)] = 3
-    corrupt_min: Annotated[int, Field(ge=1)] = 1
-    """How many bad helpers the committee must at least withstand."""
-
-    def check(self, terms: ReleaseTerms) -> None:
-        """Refuse terms below the floor. Raises FloorBroken."""
-        p = terms.parameters
-        for field, floor, found, holds in (
-            ("delta", self.delta_max, p.delta, p.delta <= self.delta_max),
-            (
-                "noise_multiplier",
-                self.noise_multiplier_min,
-                p.noise_multiplier,
-                p.noise_multiplier >= self.noise_multiplier_min,
-            ),
-            (
-                "sampling_rate",
-                self.sampling_rate_max,
-                p.sampling_rate,
-                p.sampling_rate <= self.sampling_rate_max,
-            ),
-            ("cohort_min", self.cohort_min, p.cohort_min, p.cohort_min >= self.cohort_min),
-            ("corrupt", self.corrupt_min, p.corrupt, p.corrupt >= self.corrupt_min),
-        ):
-            if not holds:
-                raise FloorBroken(field, floor, found)
-
-
 class Positions(Protocol):
     """A member's private positions: how many there are, and a batch of those that take part."""
 
     @property
     def count(self) -> int: ...
 
-    def sample(self, include: NDArray[bool_]) -> PositionBatch: ...
+    def sample(self, include: NDArray[np.bool_]) -> PositionBatch: ...
 
 
 class Member:
@@ -117,7 +82,7 @@ class Member:
         floor: Floor,
         terms: ReleaseTerms,
         base: Artifact,
-        entropy: Entropy = os.urandom,
+        key: KeyRecord | None = None,
     ) -> None:
         floor.check(terms)
         check_cost(terms)
@@ -131,8 +96,7 @@ class Member:
             raise WrongBinding(
                 "release", f"positions of seat {seat}", terms.positions[index], positions.count
             )
-        spend = spend_of(terms, 1)
-        budget.rounds_left(spend.sampling_rate, spend.noise_multiplier)  # slow once, so not later
+        budget.rounds_left(spend_of(terms, 1))  # slow once, so not later
         self.terms = terms
         self.budget = budget
         self.last_loss = 0.0
@@ -140,74 +104,120 @@ class Member:
         self._keys = keys
         self._positions = positions
         self._base = base
-        self._entropy = entropy
+        self._held_out = held_out(positions.count, keys.derive(b"fedtrade held out", b""))
+        self._key = None
+        if terms.parameters.aggregation == "bfv":
+            self._key = ceremony.check_record(terms, key)
         self._shapes = {name: array.shape for name, array in base.arrays.items()}
         self._fixed = {n: a for n, a in base.arrays.items() if n.startswith("fixed.")}
 
     def upload(self, data: bytes) -> bytes:
-        """Answer an announcement; gives an encoded Upload.
+        """Answer an announcement; gives an encoded Upload, the same bytes however often it is asked.
 
         Raises Malformed, WrongBinding, WrongAuthor, Overspent, RoundAlreadyPaid (nothing is sent).
         """
         terms, p = self.terms, self.terms.parameters
         message = decode(Announcement, data)
         check(terms, message, terms.coordinator, message.round)
-        if message.round > p.rounds:
-            raise WrongBinding("Announcement", "round", f"at most {p.rounds}", message.round)
+        if not 1 <= message.round <= p.rounds:
+            raise WrongBinding("Announcement", "round", f"1 to {p.rounds}", message.round)
         if sha256(message.vector) != message.model:
             raise WrongBinding(
                 "Announcement", "model", message.model.hex(), sha256(message.vector).hex()
             )
-        vector_from_bytes("Announcement", message.vector, terms.dimension)
-        units = self._gradient(message.vector)
-        spend = spend_of(terms, 1)
-        self.budget.spend(terms.release, message.round, spend.sampling_rate, spend.noise_multiplier)
-        return self._mask(message, units)
-
-    def _gradient(self, vector: bytes) -> masking.Ring:
-        """The quantised sum of the sampled positions' clipped gradients, in ring units (d,)."""
-        p = self.terms.parameters
-        batch_max = self.terms.member_batch_max()
-        include = mechanism.poisson_sample(self._positions.count, p.sampling_rate, self._entropy)
-        include = mechanism.limit_sample(include, batch_max, self._entropy)
-        arrays = {**unflatten(frombuffer(vector, dtype="<f4"), self._shapes), **self._fixed}
-        total, self.last_loss = clipped_gradient_sum(
-            arrays, self._positions.sample(include), p.clip_norm
-        )
-        return mechanism.quantise(total, p.clip_norm, batch_max)
-
-    def _mask(self, message: Announcement, units: masking.Ring) -> bytes:
-        """Mask, seal and sign: the only place where something of this member leaves."""
-        terms, p = self.terms, self.terms.parameters
+        vector = model_vector(message.vector, terms.dimension)
+        cost = spend_of(terms, 1)
+        self.budget.check(terms.release, message.round, cost)
         context = masking.member_context(
             masking.round_context(terms.digest, terms.release, message.round, message.model),
             self.seat.id,
         )
-        count = len(masking.subsets(p.helpers, p.corrupt))
-        secret = self._entropy(masking.SEED_BYTES * count)
-        seeds = [secret[i : i + masking.SEED_BYTES] for i in range(0, len(secret), 32)]
-        masked = masking.mask(units, seeds, context).astype("<u4").tobytes()
-        boxes = self._seal(seeds, context)
+        units = self._units(vector, context)
+        masked, boxes, commitments = self._protect(units, context)
+        boxes_sha256 = tuple(sha256(box) for box in boxes)
+        contents = hashlib.sha256(masked)  # one pass over a long vector serves two hashes
+        masked_sha256 = contents.digest()
+        contents.update(b"".join(boxes_sha256))
+        head = self.budget.spend(terms.release, message.round, cost, contents.digest())
         statement = Statement(
             release=terms.release,
             round=message.round,
             terms=terms.digest,
             model=message.model,
             member=self.seat.id,
-            masked_sha256=sha256(masked),
-            boxes_sha256=tuple(sha256(box) for box in boxes),
-            commitments=tuple(
-                masking.commitment(seed, context, subset) for subset, seed in enumerate(seeds)
-            ),
+            masked_sha256=masked_sha256,
+            boxes_sha256=boxes_sha256,
+            commitments=commitments,
+            ledger=head,
             signature=UNSIGNED,
         )
         signed = sign_message(terms, statement, self._keys.sign_digest)
         return encode(Upload(statement=signed, masked=masked, boxes=boxes))
 
-    def _seal(self, seeds: list[bytes], context: bytes) -> tuple[bytes, ...]:
+    def _units(self, vector: NDArray[np.float32], context: bytes) -> NDArray[np.int64]:
+        """What this member adds to the sum, in ring units (d,)."""
+        terms, p = self.terms, self.terms.parameters
+        coins = masking.Keystream(self._keys.derive(b"fedtrade coins", context))
+        batch_max = terms.member_batch_max()
+
+        def clipped_sum(at: NDArray[np.float32]) -> NDArray[np.float64]:
+            include = mechanism.poisson_sample(self._positions.count, p.sampling_rate, coins)
+            include &= ~self._held_out
+            include = mechanism.limit_sample(include, batch_max, coins)
+            arrays = {**unflatten(at, self._shapes), **self._fixed}
+            batch = self._positions.sample(include)
+            total, self.last_loss = clipped_gradient_sum(arrays, batch, p.clip_norm)
+            return total
+
+        if p.local_steps:
+            noise_key = self._keys.derive(b"fedtrade local noise", context)
+            expected = p.sampling_rate * self._positions.count
+            total = local.difference(vector, clipped_sum, p, batch_max, expected, noise_key)
+            total = np.clip(total, -batch_max * p.clip_norm, batch_max * p.clip_norm)
+        else:
+            total = clipped_sum(vector)
+        plan = norm_plan(terms)
+        if plan is not None:
+            return norm.onto_ball(total / p.clip_norm * SCALE, plan)
+        return mechanism.quantise(total, p.clip_norm, batch_max)
+
+    def _protect(
+        self, units: NDArray[np.int64], context: bytes
+    ) -> tuple[bytes, tuple[bytes, ...], tuple[bytes, ...]]:
+        """(masked vector, boxes, commitments): the only form in which an update leaves."""
+        terms, p = self.terms, self.terms.parameters
+        secret = self._keys.derive(b"fedtrade upload", context + sha256(units.tobytes()))
+        entropy = masking.Keystream(secret)
+        if p.aggregation == "bfv":
+            sealed = threshold.encrypt(self._collective_key(), units, entropy(32), context)
+            return sealed.c0, (sealed.c1 + sealed.proof,), ()
+        count = len(masking.subsets(p.helpers, p.corrupt))
+        seeds = [entropy(masking.SEED_BYTES) for _ in range(count)]
+        commitments = tuple(
+            masking.commitment(seed, context, subset) for subset, seed in enumerate(seeds)
+        )
+        ring = ring_of(terms)
+        plan = norm_plan(terms)
+        if plan is None:
+            masked = masking.mask(units.astype(ring), seeds, context)
+        else:
+            masks = masking.mask(np.zeros(plan.length, ring), seeds, context)
+            binding = norm.Binding(context, commitments)
+            masked = norm.prove(units, plan, masks.astype(np.uint64), binding)
+        wire = masked.astype(ring.newbyteorder("<")).tobytes()
+        return wire, self._seal(seeds, context, entropy), commitments
+
+    def _collective_key(self) -> bytes:
+        if self._key is None:
+            raise ceremony.NoKey
+        return self._key
+
+    def _seal(
+        self, seeds: list[bytes], context: bytes, entropy: masking.Keystream
+    ) -> tuple[bytes, ...]:
         """One box a helper, under a key pair that lives for this upload only."""
         p = self.terms.parameters
-        ephemeral = X25519PrivateKey.from_private_bytes(self._entropy(32))
+        ephemeral = X25519PrivateKey.from_private_bytes(entropy(32))
         public = ephemeral.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         boxes = []
         for index, helper in enumerate(self.terms.helpers):
@@ -220,15 +230,16 @@ class Member:
     def endorse(
         self, transcript: bytes, version: int, uri: str, registries: Mapping[int, str]
     ) -> dict[int, bytes]:
-        """Recompute the release; sign its hash for each chain id -> registry address.
+        """Recompute the release, judge its model, sign its hash for each chain id -> registry.
 
-        Raises Unverified, or WrongBinding when the transcript is of other terms than ours.
+        Raises Unverified, WrongBinding when the transcript is of other terms than ours, or ModelWorse.
         """
         proved = verify(transcript)
         if proved.terms.digest != self.terms.digest:
             raise WrongBinding(
                 "transcript", "terms", self.terms.digest.hex(), proved.terms.digest.hex()
             )
+        self._judge(proved)
         return {
             chain_id: self._keys.sign_digest(
                 publication_digest(
@@ -243,3 +254,17 @@ class Member:
             )
             for chain_id, registry in registries.items()
         }
+
+    def _judge(self, proved: Verified) -> None:
+        """Refuse a model that is worse on positions that no round has seen. Raises ModelWorse."""
+        if int(self._held_out.sum()) < JUDGED_MIN:
+            return  # the noise that a vote needs would decide it
+        artifact = bytes.fromhex(proved.artifact_sha256)
+        self.budget.judge(self.terms.release, COST, artifact)
+        batch = self._positions.sample(self._held_out)
+        judge(
+            position_losses(self._base.arrays, batch),
+            position_losses(load(proved.artifact, proved.artifact_sha256).arrays, batch),
+            self._keys.derive(b"fedtrade judgement", artifact),
+            proved.artifact_sha256,
+        )

@@ -17,9 +17,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.floor import Floor
 from clients.homechain import check_terms, final_manifests
 from clients.keys import MemberKeys
-from clients.member import Floor
 from clients.positions import PrivatePositions
 from consortium.rehearsal import Consortium, Party, make_terms
 from fedtrade.artifact import Arrays, load, sha256_of, unflatten

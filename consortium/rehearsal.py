@@ -7,7 +7,6 @@ Two transports carry the same messages: Flower on the in-process grid, and plain
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,23 +15,32 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.app import Desk
 from clients.app import make_app as make_member_app
 from clients.budget import Budget
+from clients.dealer import Dealer
+from clients.desk import Desk
+from clients.floor import Floor
 from clients.helper import Helper
 from clients.keys import MemberKeys
-from clients.member import Floor, Member, Positions
+from clients.member import Member, Positions
 from consortium.grid import Fault, LocalGrid, run_in_process
 from fedtrade.artifact import Manifest, NetworkShape, flatten, load, pack, sha256_of
+from fedtrade.channel import Role
 from fedtrade.errors import FedtradeError
 from fedtrade.learning.baseline import initial_arrays
 from fedtrade.learning.windows import HEADS, PositionBatch
 from fedtrade.parameters import PrivacyParameters
 from fedtrade.privacy.accounting import ADJACENCY, UNIT
-from fedtrade.privacy.mechanism import Entropy
-from fedtrade.protocol import ReleaseTerms, Seat, Sign
+from fedtrade.protocol import (
+    Action,
+    KeyRecord,
+    ReleaseTerms,
+    Seat,
+    Sign,
+)
+from server import keymaking
 from server.app import make_app as make_coordinator_app
-from server.release import Action, Exchange, Release
+from server.release import Exchange, Release
 from server.store import TranscriptFile
 
 
@@ -51,9 +59,9 @@ class Board:
     manifests: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
     def post(self, release: int, round_number: int, manifest: bytes) -> None:
-        if (release, round_number) in self.manifests:
-            raise ValueError(f"round {round_number} has a manifest")
-        self.manifests[(release, round_number)] = manifest
+        stands = self.manifests.setdefault((release, round_number), manifest)
+        if stands != manifest:
+            raise ValueError(f"round {round_number} has another manifest")
 
     def final(self, release: int, round_number: int) -> bytes | None:
         return self.manifests.get((release, round_number))
@@ -101,6 +109,26 @@ def make_terms(
     )
 
 
+def make_key(terms: ReleaseTerms, parties: Sequence[Party]) -> tuple[ReleaseTerms, KeyRecord]:
+    """The ceremony of a collective key among the committee (lane C)."""
+    by_seat = {party.seat: party.keys for party in parties}
+    dealers = {seat.id: Dealer(terms, seat.id, by_seat[seat.id]) for seat in terms.helpers}
+
+    def exchange(action: Action, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
+        return {
+            seat: (
+                dealers[seat].commit()
+                if action == "deal"
+                else dealers[seat].reveal(body)
+                if action == "reveal"
+                else dealers[seat].rehearse(body)
+            )
+            for seat, body in bodies.items()
+        }
+
+    return keymaking.make_key(exchange, terms)
+
+
 class Consortium:
     """Everybody's objects for one release."""
 
@@ -113,12 +141,9 @@ class Consortium:
         sign: Sign,
         folder: Path,
         floor: Floor | None = None,
-        entropy: Callable[[int], Entropy] | None = None,
+        key: KeyRecord | None = None,
     ) -> None:
-        """`sign` is the coordinator's; `entropy(seat)` gives each member's secret coins.
-
-        Nobody but a test passes another entropy than None, the operating system's.
-        """
+        """`sign` is the coordinator's; `key` the record of a lane C key (`make_key`)."""
         artifact = load(base, terms.base_sha256)
         floor = floor or Floor()
         committee = {seat.id for seat in terms.helpers}
@@ -127,16 +152,23 @@ class Consortium:
         self.desks: dict[int, Desk] = {}
         for party in parties:
             budget = Budget(party.folder / "ledger.jsonl", floor.epsilon_limit, floor.delta_max)
-            coins = entropy(party.seat) if entropy else os.urandom
             member = Member(
-                party.seat, party.keys, party.positions, budget, floor, terms, artifact, coins
+                party.seat, party.keys, party.positions, budget, floor, terms, artifact, key
             )
+            roles: dict[Role, int] = {"member": party.seat}
             helper = None
             if party.seat in committee:
+                roles["helper"] = party.seat
                 helper = Helper(
-                    party.seat, party.keys, terms, party.folder, notices.final, floor.cohort_min
+                    party.seat,
+                    party.keys,
+                    terms,
+                    party.folder,
+                    notices.final,
+                    floor.cohort_min,
+                    key,
                 )
-            self.desks[party.seat] = Desk(member, helper)
+            self.desks[party.seat] = Desk(roles, member=member, helper=helper)
         self.release = Release(
             terms,
             artifact,
@@ -164,34 +196,22 @@ class Consortium:
     def direct(self, lose: Callable[[Action, int], bool] = lambda action, seat: False) -> Exchange:
         """Plain calls instead of Flower; `lose(action, seat)` says whose message is lost."""
 
-        def act(action: Action, seat: int, body: bytes) -> bytes | None:
-            desk = self.desks[seat]
-            if action == "upload" and desk.member is not None:
-                return desk.member.upload(body)
-            if action == "ready" and desk.helper is not None:
-                return desk.helper.ready(body)
-            if action == "answer" and desk.helper is not None:
-                return desk.helper.answer(body)
-            return None
-
         def exchange(action: Action, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
             replies = {}
             for seat, body in bodies.items():
                 if lose(action, seat):
                     continue
                 try:
-                    reply = act(action, seat, body)
+                    replies[seat] = self.desks[seat].act(action, body)
                 except FedtradeError:
                     continue  # as over Flower: whoever refuses is not in the reply
-                if reply is not None:
-                    replies[seat] = reply
             return replies
 
         return exchange
 
     def close(self) -> None:
-        for member in self.members():
-            member.budget.close()
+        for desk in self.desks.values():
+            desk.close()
 
 
 class RandomPositions:
@@ -257,7 +277,6 @@ def rehearse(
     positions_each: int = 40,
     notices: Notices | None = None,
     floor: Floor | None = None,
-    entropy: Callable[[int], Entropy] | None = None,
     keys: Sequence[MemberKeys] | None = None,
     coordinator_keys: MemberKeys | None = None,
 ) -> Consortium:
@@ -276,6 +295,9 @@ def rehearse(
     ]
     coordinator_keys = coordinator_keys or MemberKeys.ephemeral()
     terms = make_terms(parties, parameters, base, coordinator_keys.address)
+    key = None
+    if parameters.aggregation == "bfv":
+        terms, key = make_key(terms, parties)
     return Consortium(
         parties,
         terms,
@@ -284,5 +306,5 @@ def rehearse(
         coordinator_keys.sign_digest,
         folder / "coordinator",
         floor or Floor(epsilon_limit=20.0),
-        entropy,
+        key,
     )

@@ -6,9 +6,17 @@ A round is one aggregated DP-SGD step (DP-FedSGD). Its conversation:
     member      -> coordinator  Upload      a masked sum of clipped gradients, and sealed mask seeds
     coordinator -> helper    Intake         the signed statements and this helper's boxes
     helper      -> coordinator  Ready       which uploads it can unmask, with evidence against others
-    coordinator -> chain     Manifest       cohort and responders, once a round, before any unmasking
-    coordinator -> helper    Manifest
+    coordinator -> helper    Inspection     (norm check on) the masked vectors and who is present
+    helper      -> coordinator  Check       (norm check on) its share of every vector's check words
+    coordinator              Manifest       cohort and responders, once a round, before any unmasking
+      agreement by chain:        posted on the home chain, one manifest a round
+      agreement by certificate:  shown to the helpers; each signs one a round (Approval)
+    coordinator -> helper    Question       the manifest, with its certificate and the checks
     helper      -> coordinator  Answer      its share of the masks, with noise and a share of zero
+
+In lane C (`aggregation = "bfv"`) an upload is a ciphertext under the committee's collective key, a
+helper's part of it is the ciphertext's second half, and an answer is a partial decryption; the key
+is made before the release (KeyCommit, KeyReveal, KeyRehearsal). Everything else is the same.
 
 `ORDER` is the table of what may happen when; `server.rounds` walks it and nothing else decides.
 
@@ -22,9 +30,11 @@ message in which a member can be both present and absent.
 from __future__ import annotations
 
 import hashlib
+import math
+import weakref
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 import msgspec
 from coincurve import PublicKey
@@ -32,18 +42,30 @@ from eth_hash.auto import keccak
 from pydantic import Field, ValidationError
 
 from fedtrade.errors import Refusal
-from fedtrade.parameters import Parsed, PrivacyParameters, sha256_json
+from fedtrade.parameters import SCALE, Parsed, PrivacyParameters, sha256_json
 
 MESSAGE_BYTES_MAX = 64 * 2**20
 """No message is larger; longer input is refused before it is parsed."""
+
+Action = Literal[
+    "join", "upload", "endorse",
+    "deal", "reveal", "rehearse", "serve", "ready", "check", "approve", "answer",
+]  # fmt: skip
+"""What a coordinator may ask of a seat; each has one body and one reply."""
+MEMBER_ACTIONS: Final[tuple[Action, ...]] = ("join", "upload", "endorse")
+HELPER_ACTIONS: Final[tuple[Action, ...]] = (
+    "deal", "reveal", "rehearse", "serve", "ready", "check", "approve", "answer",
+)  # fmt: skip
 
 Bytes32 = Annotated[bytes, Field(min_length=32, max_length=32)]
 Signature = Annotated[bytes, Field(min_length=65, max_length=65)]
 Vector = Annotated[bytes, Field(min_length=4, max_length=MESSAGE_BYTES_MAX)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-RoundNumber = Annotated[int, Field(ge=1, lt=2**32)]
+RoundNumber = Annotated[int, Field(ge=0, lt=2**32)]
+"""Rounds count from 1; 0 is what comes before them, the dealing of a collective key."""
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-f]{40}$")]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Hex32OrEmpty = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 
 
 class Malformed(Refusal):
@@ -104,6 +126,8 @@ class ReleaseTerms(Parsed):
     helpers: Annotated[tuple[Seat, ...], Field(min_length=3, max_length=9)]
     base_sha256: Hex32
     """The artifact that the release starts from."""
+    key_sha256: Hex32OrEmpty = ""
+    """Lane C: the record of the ceremony that made the collective key; empty in lane B."""
     dimension: Annotated[int, Field(ge=1, le=10**7)]
     """Parameters of the model, the length of every vector."""
 
@@ -121,11 +145,24 @@ class ReleaseTerms(Parsed):
             raise ValueError("helpers: the list does not match parameters.helpers")
         if len(self.members) < self.parameters.cohort_min:
             raise ValueError("members: fewer than parameters.cohort_min")
+        norm = self.parameters.norm_units
+        if norm is not None and norm < 2 + math.isqrt(self.dimension):
+            raise ValueError(
+                "parameters.update_norm_max: rounding alone could pass it; raise it to at least "
+                f"{(3 + math.isqrt(self.dimension)) / SCALE:g}"
+            )
+        if self.key_sha256 and self.parameters.aggregation != "bfv":
+            raise ValueError("key_sha256: lane B has no collective key")
 
     @property
     def digest(self) -> bytes:
         """The policy hash: sha256 over the canonical JSON of all terms (bytes as hex)."""
-        return _terms_digest(self)
+        known = _DIGESTS.get(id(self))
+        if known is None or known[0]() is not self:
+            if len(_DIGESTS) >= _DIGESTS_MAX:
+                _DIGESTS.clear()
+            known = _DIGESTS[id(self)] = (weakref.ref(self), _terms_digest(self))
+        return known[1]
 
     def member(self, seat_id: int) -> Seat:
         return _seat(self.members, seat_id, "member")
@@ -137,10 +174,23 @@ class ReleaseTerms(Parsed):
         """Most positions one member may add up in a round without any risk of wrapping the ring."""
         return self.parameters.batch_max // len(self.members)
 
+    @property
+    def certificate_min(self) -> int:
+        """Helpers whose signatures make a manifest final: ⌈(m + c + 1)/2⌉.
 
-@lru_cache(maxsize=64)
+        Two such sets share at least c + 1 helpers, so an honest one, and it signs one a round.
+        """
+        p = self.parameters
+        return (p.helpers + p.corrupt + 2) // 2
+
+
+_DIGESTS_MAX: Final = 256
+_DIGESTS: dict[int, tuple[weakref.ref[ReleaseTerms], bytes]] = {}
+"""By identity, beside the (frozen) object and not in it: a copy with other fields must not keep the
+old digest. Every message is checked against one, and hashing all seats takes longer than that."""
+
+
 def _terms_digest(terms: ReleaseTerms) -> bytes:
-    # Cached by value, not in the object: a copy with other fields must not keep the old digest.
     data = terms.model_dump()
     for seats in (data["members"], data["helpers"]):
         for seat in seats:
@@ -187,7 +237,10 @@ class Statement(Message):
     masked_sha256: Bytes32
     boxes_sha256: tuple[Bytes32, ...]
     commitments: tuple[Bytes32, ...]
-    """One hash of each mask seed, in the order of `masking.subsets`."""
+    """One hash of each mask seed, in the order of `masking.subsets`; none in lane C."""
+    ledger: Bytes32
+    """Head of the member's ledger once this round stands on it: committed with the manifest, so
+    that a ledger restored from an older copy is found out."""
     signature: Signature
 
 
@@ -196,14 +249,27 @@ class Upload(Parsed):
 
     statement: Statement
     masked: Vector
-    boxes: tuple[Annotated[bytes, Field(max_length=4096)], ...]
+    """Lane B: the masked vector. Lane C: the first half of the ciphertext."""
+    boxes: tuple[Annotated[bytes, Field(max_length=MESSAGE_BYTES_MAX)], ...]
+    """Lane B: one sealed box of seeds a helper. Lane C: the second half, the same for all."""
+
+    def box(self, index: int) -> bytes:
+        """What helper number `index` gets."""
+        return self.boxes[index if len(self.boxes) > 1 else 0]
 
 
 class SealedUpload(Parsed):
     """What one helper gets of an upload."""
 
     statement: Statement
-    box: Annotated[bytes, Field(max_length=4096)]
+    box: Annotated[bytes, Field(max_length=MESSAGE_BYTES_MAX)]
+
+
+class Masked(Parsed):
+    """An upload without its boxes: what was signed, and the masked vector."""
+
+    statement: Statement
+    masked: Vector
 
 
 class Intake(Message):
@@ -234,18 +300,67 @@ class Ready(Message):
     accepted: tuple[Bytes32, ...]
     """Content hashes of the statements that this helper can unmask."""
     complaints: tuple[Complaint, ...]
+    nonce: Bytes32
+    """Unforeseeable until now: the responders' nonces draw the round's random buckets."""
+    signature: Signature
+
+
+class Inspection(Message):
+    """The coordinator asks the helpers that are present to check the norm of every vector."""
+
+    kind: ClassVar[str] = "Inspection"
+    responders: tuple[Count, ...]
+    uploads: tuple[Bytes32, ...]
+    """Content hashes of the statements, ascending by member."""
+    vectors: tuple[Vector, ...]
+    signature: Signature
+
+
+class Check(Message):
+    """A helper's share of the check words of every vector; all shares add up to zero if it holds."""
+
+    kind: ClassVar[str] = "Check"
+    helper: Count
+    responders: tuple[Count, ...]
+    uploads: tuple[Bytes32, ...]
+    words: tuple[Vector, ...]
     signature: Signature
 
 
 class Manifest(Message):
-    """What the round binds itself to before anything is unmasked. Its hash goes on-chain, once."""
+    """What the round binds itself to before anything is unmasked. It becomes final once a round."""
 
     kind: ClassVar[str] = "Manifest"
     cohort: tuple[Count, ...]
     uploads: tuple[Bytes32, ...]
     """Content hashes of the cohort's statements, in the order of `cohort`."""
     responders: tuple[Count, ...]
+    readies: tuple[Bytes32, ...]
+    """Content hashes of the responders' Ready messages, in the order of `responders`."""
+    beacon: Bytes32
+    """sha256 over the responders' nonces: what draws the buckets."""
+    weights: tuple[Annotated[int, Field(ge=1, le=16)], ...] = ()
+    """Lane C: one whole number for each of the cohort; empty where all weigh 1."""
     signature: Signature
+
+
+class Approval(Message):
+    """A helper's one signature of a round: this manifest and no other (agreement by certificate)."""
+
+    kind: ClassVar[str] = "Approval"
+    helper: Count
+    manifest: Bytes32
+    signature: Signature
+
+
+class Question(Parsed):
+    """What a responder is asked to answer: the manifest and what it needs to judge it."""
+
+    manifest: Manifest
+    readies: tuple[Ready, ...]
+    """Of the responders, in their order: they prove the beacon."""
+    checks: tuple[Check, ...] = ()
+    approvals: tuple[Approval, ...] = ()
 
 
 class Answer(Message):
@@ -258,13 +373,73 @@ class Answer(Message):
     signature: Signature
 
 
-State = Literal["collecting", "intake", "committed", "summed", "abandoned"]
-Step = Literal["upload", "close", "ready", "commit", "answer", "sum", "abandon"]
+class KeyCommit(Message):
+    """A helper binds itself to its part of the collective key before it has seen another's."""
+
+    kind: ClassVar[str] = "KeyCommit"
+    helper: Count
+    part: Bytes32
+    signature: Signature
+
+
+class KeyReveal(Message):
+    """A helper's part of the collective key, and a sealed share of its secret for every helper."""
+
+    kind: ClassVar[str] = "KeyReveal"
+    helper: Count
+    part: Vector
+    boxes: tuple[Annotated[bytes, Field(max_length=MESSAGE_BYTES_MAX)], ...]
+    signature: Signature
+
+
+class KeyRehearsal(Message):
+    """A helper's partial decryptions of a ciphertext that everybody knows the plaintext of."""
+
+    kind: ClassVar[str] = "KeyRehearsal"
+    helper: Count
+    reveals: Bytes32
+    """sha256 over all reveals: what the rehearsed key is made of."""
+    partials: tuple[Vector, ...]
+    """One for each rehearsed set of helpers that this one is in, in their order."""
+    signature: Signature
+
+
+class KeyRecord(Parsed):
+    """The whole ceremony: its sha256 stands in the terms."""
+
+    commits: tuple[KeyCommit, ...]
+    reveals: tuple[KeyReveal, ...]
+    rehearsals: tuple[KeyRehearsal, ...]
+
+
+class Briefing(Parsed):
+    """What a member or helper is handed when a release begins; it believes none of it unchecked."""
+
+    terms: ReleaseTerms
+    base: Annotated[bytes, Field(max_length=MESSAGE_BYTES_MAX)]
+    key: KeyRecord | None = None
+
+
+State = Literal["collecting", "intake", "checking", "committed", "summed", "abandoned"]
+Step = Literal[
+    "upload", "close", "ready", "inspect", "check", "commit", "approve", "answer", "sum", "abandon"
+]
 
 ORDER: dict[State, dict[Step, State]] = {
     "collecting": {"upload": "collecting", "close": "intake", "abandon": "abandoned"},
-    "intake": {"ready": "intake", "commit": "committed", "abandon": "abandoned"},
-    "committed": {"answer": "committed", "sum": "summed", "abandon": "abandoned"},
+    "intake": {
+        "ready": "intake",
+        "inspect": "checking",
+        "commit": "committed",
+        "abandon": "abandoned",
+    },
+    "checking": {"check": "checking", "commit": "committed", "abandon": "abandoned"},
+    "committed": {
+        "approve": "committed",
+        "answer": "committed",
+        "sum": "summed",
+        "abandon": "abandoned",
+    },
     "summed": {},
     "abandoned": {},
 }
@@ -322,9 +497,10 @@ _PUBLICATION_TYPE = keccak(
 )
 
 
-def _typed(name: bytes, chain_id: int, contract: str, struct: bytes) -> bytes:
-    """EIP-712 digest: keccak(0x1901 ‖ domain separator ‖ struct hash)."""
-    domain = keccak(
+@lru_cache(maxsize=64)
+def _domain(name: bytes, chain_id: int, contract: str) -> bytes:
+    """EIP-712 domain separator."""
+    return keccak(
         _DOMAIN_TYPE
         + keccak(name)
         + keccak(b"1")
@@ -332,14 +508,23 @@ def _typed(name: bytes, chain_id: int, contract: str, struct: bytes) -> bytes:
         + bytes(12)
         + bytes.fromhex(contract[2:])
     )
-    return keccak(b"\x19\x01" + domain + keccak(struct))
+
+
+@lru_cache(maxsize=64)
+def _kind(kind: str) -> bytes:
+    return keccak(kind.encode())
+
+
+def _typed(name: bytes, chain_id: int, contract: str, struct: bytes) -> bytes:
+    """EIP-712 digest: keccak(0x1901 ‖ domain separator ‖ struct hash)."""
+    return keccak(b"\x19\x01" + _domain(name, chain_id, contract) + keccak(struct))
 
 
 def signing_digest(terms: ReleaseTerms, message: Message) -> bytes:
     """What the author of a round's message signs (32 bytes)."""
     struct = (
         _MESSAGE_TYPE
-        + keccak(message.kind.encode())
+        + _kind(message.kind)
         + _word(message.release)
         + _word(message.round)
         + message.content()
@@ -368,8 +553,13 @@ def publication_digest(
     return _typed(b"fedtrade ModelRegistry", chain_id, registry, struct)
 
 
+@lru_cache(maxsize=4096)
 def recover(digest: bytes, signature: bytes) -> str:
-    """The address that signed a digest, or "nobody". Malleable signatures (EIP-2) are nobody's."""
+    """The address that signed a digest, or "nobody". Malleable signatures (EIP-2) are nobody's.
+
+    Kept for what was seen last, since it is a function of its arguments alone and a helper meets
+    the same signatures in a question to approve and in the one to answer.
+    """
     half_order = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
     if signature[64] not in (27, 28) or int.from_bytes(signature[32:64], "big") > half_order:
         return "nobody"

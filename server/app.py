@@ -9,37 +9,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from server.release import Action, Exchange
+from fedtrade.protocol import MEMBER_ACTIONS, Action
+from server.release import Exchange
 
 log = logging.getLogger("fedtrade.coordinator")
 
 RECORD: Final = "fedtrade"
-_TYPES: Final[dict[Action | str, str]] = {
-    "hello": "query.hello",
-    "upload": "train.upload",
-    "ready": "query.ready",
-    "answer": "query.answer",
-    "endorse": "query.endorse",
-}
-_MEMBER_ACTIONS: Final = ("upload", "endorse")
 
 
 def over_flower(grid: Grid, timeout_s: float) -> Exchange:
     """An Exchange over a Flower grid. `timeout_s` bounds every phase of a round."""
 
-    def ask(action: str, bodies: Mapping[int, bytes]) -> dict[int, bytes]:
+    def ask(action: Action | Literal["hello"], bodies: Mapping[int, bytes]) -> dict[int, bytes]:
         """node id -> body of the reply, of those that answered in time and did not refuse."""
         messages = [
             Message(
                 RecordDict({RECORD: ConfigRecord({"body": body})}),
                 dst_node_id=node,
-                message_type=_TYPES[action],
+                message_type=f"query.{action}",
             )
             for node, body in bodies.items()
         ]
@@ -54,7 +47,7 @@ def over_flower(grid: Grid, timeout_s: float) -> Exchange:
     seats = _seats(ask("hello", dict.fromkeys(grid.get_node_ids(), b"")))
 
     def exchange(action: Action, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
-        nodes = seats["member" if action in _MEMBER_ACTIONS else "helper"]
+        nodes = seats["member" if action in MEMBER_ACTIONS else "helper"]
         known = {nodes[seat]: seat for seat in bodies if seat in nodes}
         replies = ask(action, {node: bodies[seat] for node, seat in known.items()})
         return {known[node]: body for node, body in replies.items() if node in known}
@@ -83,7 +76,7 @@ def _seats(replies: Mapping[int, bytes]) -> dict[str, dict[int, int]]:
     found: dict[str, dict[int, int]] = {"member": {}, "helper": {}}
     for node, body in sorted(replies.items()):
         try:
-            claims = msgspec.msgpack.decode(body, type=dict[str, int | None])
+            claims = msgspec.msgpack.decode(body, type=dict[str, int])
         except msgspec.MsgspecError:
             log.warning("node %d did not say who it is", node)
             continue

@@ -59,7 +59,11 @@ class Publisher:
         self._keys = keys
 
     def open_release(self, terms: ReleaseTerms) -> None:
-        """Fix members, committee, policy and base model on this chain."""
+        """Fix members, committee, policy and base model on this chain, once."""
+        if ask(self._rpc, self.registry.latest_release()) >= terms.release:
+            opened = ask(self._rpc, self.registry.release(terms.release))
+            if opened.policy_hash == terms.digest:
+                return  # opened before a crash
         self._transact(
             self.registry.open_release(
                 terms.release,
@@ -72,7 +76,9 @@ class Publisher:
         )
 
     def post_manifest(self, release: int, round_number: int, manifest: bytes) -> None:
-        """Make a round's manifest final; returns once it is mined."""
+        """Make a round's manifest final; returns once it is mined, or at once where it stands."""
+        if ask(self._rpc, self.registry.manifest_of(release, round_number)) == manifest:
+            return  # posted before a crash
         self._transact(self.registry.post_manifest(release, round_number, manifest))
 
     def publish(
@@ -83,7 +89,11 @@ class Publisher:
         uri: str,
         signatures: Mapping[str, bytes],
     ) -> None:
-        """End the release with its model. `signatures` by signer; the contract wants a quorum."""
+        """End the release with its model, once. `signatures` by signer; it takes a quorum."""
+        if ask(self._rpc, self.registry.latest_version()) >= version:
+            known = ask(self._rpc, self.registry.model(version))
+            if known.sha256 == finished.artifact_sha256:
+                return  # published before a crash
         self._transact(
             self.registry.publish(
                 terms.release,

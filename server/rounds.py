@@ -1,9 +1,9 @@
 """A round, step by step: events in, values out.
 
-`Round` collects uploads, hands each helper its boxes, judges complaints, fixes the manifest, and
-adds up the answers. It reads no clock, opens no socket and holds no key: the shell that drives it
-decides when a phase is over and passes in a signing function. What may happen when is the table
-`protocol.ORDER`; anything else raises OutOfOrder.
+`Round` collects uploads, hands each helper its boxes, judges complaints and norms, fixes the
+manifest, and adds up the answers. It reads no clock, opens no socket and holds no key: the shell
+that drives it decides when a phase is over and passes in a signing function. What may happen when
+is the table `protocol.ORDER`; anything else raises OutOfOrder.
 
 Judging complaints. A complaint that reveals the key of a box with a wrong seed convicts its member.
 Where a box does not open at all there is no such evidence, so more than c complaints convict the
@@ -12,6 +12,9 @@ too few helpers are left that way, the members complained of are left out.
 
 The coordinator needs no trust for any of this: a helper answers only for uploads that it accepted
 itself, under one manifest a round, and every verifier repeats the sum.
+
+A coordinator that is killed feeds what it had stored into a new Round: every step is a function of
+the messages taken, so it goes on at the same place with the same bytes.
 """
 
 from __future__ import annotations
@@ -22,19 +25,29 @@ from dataclasses import dataclass
 from fedtrade.errors import Fault, Refusal, Stale
 from fedtrade.privacy import masking
 from fedtrade.privacy.aggregation import (
+    Signed,
+    answer_bytes,
+    buckets_of,
     check_upload,
+    norm_plan,
     proven,
     unmask,
-    vector_from_bytes,
 )
-from fedtrade.privacy.masking import Ring
+from fedtrade.privacy.agreement import beacon_of, check_form, passing
+from fedtrade.privacy.transcript import RoundRecord
 from fedtrade.protocol import (
     ORDER,
     UNSIGNED,
     Announcement,
     Answer,
+    Approval,
+    Check,
+    Inspection,
     Intake,
+    Malformed,
     Manifest,
+    Masked,
+    Question,
     Ready,
     ReleaseTerms,
     SealedUpload,
@@ -101,7 +114,10 @@ class Round:
         self.context = masking.round_context(terms.digest, terms.release, number, model)
         self.uploads: dict[int, Upload] = {}
         self.readies: dict[int, Ready] = {}
+        self.checks: dict[int, Check] = {}
+        self.approvals: dict[int, Approval] = {}
         self.answers: dict[int, Answer] = {}
+        self.panel: Inspection | None = None
         self.manifest: Manifest | None = None
         self._helper_index = {seat.id: i for i, seat in enumerate(terms.helpers)}
 
@@ -154,7 +170,7 @@ class Round:
     def _sealed(self, helper: int) -> dict[int, SealedUpload]:
         index = self._helper_index[helper]
         return {
-            m: SealedUpload(statement=self.uploads[m].statement, box=self.uploads[m].boxes[index])
+            m: SealedUpload(statement=self.uploads[m].statement, box=self.uploads[m].box(index))
             for m in sorted(self.uploads)
         }
 
@@ -171,24 +187,112 @@ class Round:
         self.readies[message.helper] = message
         return message.helper
 
-    def commit(self, sign: Sign) -> Manifest:
-        """Judge complaints and fix cohort and responders, once. Raises RoundAbandoned."""
+    def inspect(self, sign: Sign) -> dict[int, Inspection]:
+        """What the helpers that are ready get, to check norms with. Raises RoundAbandoned."""
         cohort, responders = self._judge()
         self._need_cohort(len(cohort))
-        self._step("commit")
-        self.manifest = sign_message(
+        self._step("inspect")
+        self.panel = sign_message(
             self.terms,
-            Manifest.model_validate(
+            Inspection.model_validate(
                 {
                     **self._header(),
-                    "cohort": tuple(cohort),
-                    "uploads": tuple(self.uploads[m].statement.content() for m in cohort),
                     "responders": tuple(responders),
+                    "uploads": tuple(self.uploads[m].statement.content() for m in cohort),
+                    "vectors": tuple(self.uploads[m].masked for m in cohort),
                 }
             ),
             sign,
         )
+        return dict.fromkeys(responders, self.panel)
+
+    def check(self, data: bytes) -> int:
+        """Take one helper's check words; gives the helper. Raises Refusal: drop that reply alone."""
+        message = decode(Check, data)
+        if self.panel is None or message.helper not in self.panel.responders:
+            raise WrongBinding("Check", "helper", self.panel and "one present", message.helper)
+        check(self.terms, message, self.terms.helper(message.helper).signer, self.number)
+        asked = (self.panel.responders, self.panel.uploads, self.model)
+        if (message.responders, message.uploads, message.model) != asked:
+            raise WrongBinding("Check", "panel", "the one asked about", "another")
+        if len(message.words) != len(message.uploads):
+            raise Malformed("Check", "not one set of words for each upload")
+        if message.helper in self.checks:
+            raise AlreadyGiven("Check", message.helper)
+        self._step("check")
+        self.checks[message.helper] = message
+        return message.helper
+
+    def commit(self, sign: Sign) -> Manifest:
+        """Judge complaints and norms, and fix cohort and responders, once. Raises RoundAbandoned."""
+        cohort, responders = self._judge()
+        if norm_plan(self.terms) is not None:
+            cohort = self._within_norm(cohort)
+        self._need_cohort(len(cohort))
+        readies = [self.readies[h] for h in responders]
+        draft = Manifest.model_validate(
+            {
+                **self._header(),
+                "cohort": tuple(cohort),
+                "uploads": tuple(self.uploads[m].statement.content() for m in cohort),
+                "responders": tuple(responders),
+                "readies": tuple(r.content() for r in readies),
+                "beacon": beacon_of(readies),
+            }
+        )
+        p = self.terms.parameters
+        try:
+            check_form(self.terms, draft, p.bucket_min or p.cohort_min)
+        except Malformed as problem:
+            self.abandon(problem.problem)
+        self._step("commit")
+        self.manifest = sign_message(self.terms, draft, sign)
         return self.manifest
+
+    def _within_norm(self, cohort: list[int]) -> list[int]:
+        """Those of the cohort whose check words add up to zero. Raises RoundAbandoned."""
+        panel = self.panel
+        if panel is None:
+            raise OutOfOrder(self.state, "commit")
+        missing = sorted(set(panel.responders) - set(self.checks))
+        if missing:
+            self.abandon(f"helpers {missing} were ready and did not check norms")
+        verdicts = passing(self.terms, self.checks, panel.uploads)
+        good = [m for m in cohort if verdicts.get(self.uploads[m].statement.content(), False)]
+        for member in sorted(set(cohort) - set(good)):
+            self._leave(f"member {member}", "its hidden norm is not shown to be within the bound")
+        return good
+
+    def question(self) -> Question:
+        """The manifest with what a helper needs to judge it."""
+        if self.manifest is None:
+            raise OutOfOrder(self.state, "answer")
+        return Question(
+            manifest=self.manifest,
+            readies=tuple(self.readies[h] for h in self.manifest.responders),
+            checks=tuple(self.checks[h] for h in self.manifest.responders) if self.checks else (),
+            approvals=tuple(self.approvals[h] for h in sorted(self.approvals)),
+        )
+
+    def approve(self, data: bytes) -> int:
+        """Take one helper's approval; gives the helper. Raises Refusal: drop that reply alone."""
+        message = decode(Approval, data)
+        check(self.terms, message, self.terms.helper(message.helper).signer, self.number)
+        if self.manifest is None or message.manifest != self.manifest.content():
+            raise WrongBinding("Approval", "manifest", "this round's", message.manifest.hex())
+        if message.helper in self.approvals:
+            raise AlreadyGiven("Approval", message.helper)
+        self._step("approve")
+        self.approvals[message.helper] = message
+        return message.helper
+
+    def certified(self) -> None:
+        """End the round unless enough helpers have approved. Raises RoundAbandoned."""
+        if len(self.approvals) < self.terms.certificate_min:
+            self.abandon(
+                f"{len(self.approvals)} helpers approved the manifest and "
+                f"{self.terms.certificate_min} are needed"
+            )
 
     def _judge(self) -> tuple[list[int], list[int]]:
         """Cohort and responders after all complaints, both ascending."""
@@ -214,16 +318,17 @@ class Round:
             if member in cohort and len(helpers) > corrupt:
                 cohort.discard(member)
                 self._leave(f"member {member}", f"{len(helpers)} helpers could not open its box")
+        needed = corrupt + 1 if norm_plan(self.terms) is None else 2 * corrupt + 1
         responders = self._able(cohort)
-        if len(responders) <= corrupt:
+        if len(responders) < needed:
             for member in sorted(cohort & set(complained)):
                 cohort.discard(member)
                 self._leave(f"member {member}", "too few helpers could open its box")
             responders = self._able(cohort)
-        if len(responders) <= corrupt:
+        if len(responders) < needed:
             self.abandon(
                 f"{len(responders)} of {len(self._helper_index)} helpers are ready and "
-                f"{corrupt + 1} are needed to unmask; bring helpers up"
+                f"{needed} are needed; bring helpers up"
             )
         for helper in sorted(set(self.readies) - set(responders)):
             self._leave(f"helper {helper}", "it accepts too few uploads of the cohort")
@@ -245,15 +350,17 @@ class Round:
             raise WrongBinding(
                 "Answer", "manifest", self.manifest.content().hex(), message.manifest.hex()
             )
-        vector_from_bytes("Answer", message.share, self.terms.dimension)
+        groups = len(buckets_of(self.terms, self.manifest))
+        if len(message.share) != answer_bytes(self.terms, groups):
+            raise Malformed("Answer", f"a share of {len(message.share)} bytes")
         if message.helper in self.answers:
             raise AlreadyGiven("Answer", message.helper)
         self._step("answer")
         self.answers[message.helper] = message
         return message.helper
 
-    def sum(self) -> tuple[Ring, tuple[int, ...]]:
-        """The noisy sum of the cohort and its cohort. Raises RoundAbandoned when a share lacks.
+    def sum(self) -> list[Signed]:
+        """The noisy sum of each group. Raises RoundAbandoned when a share lacks.
 
         A responder that fails after the manifest ends the round: its masks have no other holder
         under this manifest, and a second manifest would be a second answer.
@@ -265,9 +372,24 @@ class Round:
         if missing:
             self.abandon(f"helpers {missing} were ready and did not answer")
         self._step("sum")
-        masked = [self.uploads[m].masked for m in manifest.cohort]
+        masked = {m: self.uploads[m].masked for m in manifest.cohort}
         shares = [self.answers[h].share for h in manifest.responders]
-        return unmask(self.terms, masked, shares), manifest.cohort
+        return unmask(self.terms, manifest, masked, shares)
+
+    def record(self) -> RoundRecord:
+        """The public messages of the round, for the transcript."""
+        manifest = self.manifest
+        if manifest is None:
+            raise OutOfOrder(self.state, "sum")
+        question = self.question()
+        return RoundRecord(
+            uploads=tuple(
+                Masked(statement=self.uploads[m].statement, masked=self.uploads[m].masked)
+                for m in manifest.cohort
+            ),
+            question=question,
+            answers=tuple(self.answers[h] for h in manifest.responders),
+        )
 
     def _need_cohort(self, size: int) -> None:
         least = self.terms.parameters.cohort_min
@@ -286,11 +408,15 @@ class Round:
 def drop_alone(
     take: Callable[[bytes], int], replies: Mapping[int, bytes], left_out: list[Left], role: str
 ) -> list[int]:
-    """Feed replies one by one; whoever's reply is refused is left out alone, the rest go on."""
+    """Feed replies one by one; whoever's reply is refused is left out alone, the rest go on.
+
+    Gives the senders whose replies were taken.
+    """
     taken = []
     for sender, data in replies.items():
         try:
-            taken.append(take(data))
+            take(data)
+            taken.append(sender)
         except Refusal as refusal:
             left_out.append(Left(f"{role} {sender}", refusal.message))
     return taken

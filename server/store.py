@@ -1,15 +1,22 @@
-"""The transcript on disk: appended frame by frame, fsynced, and enough to go on after a crash.
+"""What the coordinator keeps on disk: enough to go on after a crash, at the same step.
 
-Beside it stands a one-line file with the number of the last round that was *begun*: a round that
-crashed between the first upload and its frame is spent on the members' ledgers, so its number must
-never be used again.
+`transcript.bin` is the release so far: appended frame by frame, fsynced, and it is the checkpoint.
+`transcript.part` holds what was taken in the round that is under way, stage by stage: a coordinator
+that is killed reads it and asks only for what it had not yet. `transcript.ended` has the number of
+the last round that ended without a sum; such a number is never used again.
+
+Uploads, readiness and check words are kept before anything is built on them, so the manifest that
+follows from them is the same after a restart: there is never a second one for a round.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
+
+import msgspec
 
 from fedtrade.errors import Fault, Unavailable
 from fedtrade.parameters import Parsed
@@ -27,17 +34,26 @@ from fedtrade.privacy.transcript import (
 )
 from fedtrade.protocol import Malformed, ReleaseTerms, decode, encode
 
+PART_MAGIC: Final = b"fedtrade round 1\n"
+
 
 class TranscriptFile:
     """One release's transcript, open for appending."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._begun = path.with_suffix(".begun")
+        self._ended = path.with_suffix(".ended")
+        self._part = path.with_suffix(".part")
         self._closed = False
+        self._stages: dict[tuple[int, str], list[bytes]] = {}
 
-    def resume(self, terms: ReleaseTerms, base: bytes, trajectory: Trajectory) -> Iterator[int]:
-        """Read what is there, replay it onto the trajectory, and give the rounds already spent.
+    @property
+    def closed(self) -> bool:
+        """Whether the release has ended."""
+        return self._closed
+
+    def resume(self, terms: ReleaseTerms, base: bytes, trajectory: Trajectory) -> int:
+        """Read what is there, replay it onto the trajectory; gives the last round that ended.
 
         A frame that a crash cut short was never relied on: it is dropped. Raises Fault when the
         file is of other terms, or does not verify.
@@ -45,15 +61,15 @@ class TranscriptFile:
         head = MAGIC + frame(terms) + frame(BaseFrame(artifact=base))
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._write(head, fresh=True)
-            return
+            _replace(self.path, head)
+            return 0
         data = self.path.read_bytes()
         if not data.startswith(head):
             raise Fault(
                 f"{self.path} is the transcript of another release. "
                 "Move it away, or give this release a folder of its own"
             )
-        at = len(head)
+        last, at = 0, len(head)
         try:
             for offset, body in read_frames(data):
                 if offset < len(head):
@@ -65,47 +81,93 @@ class TranscriptFile:
                 record = decode(RoundRecord, body)
                 apply_record(trajectory, record)
                 at = offset + 4 + len(body)
-                yield record.manifest.round
+                last = record.question.manifest.round
         except Unverified:
             os.truncate(self.path, at)
-        if self._begun.exists():
-            yield int(self._begun.read_text() or 0)
+        if self._ended.exists():
+            last = max(last, int(self._ended.read_text() or 0))
+        self._stages = dict(_read_part(self._part))
+        return last
 
-    def begin(self, number: int) -> None:
-        """Remember that a round was begun, before its announcement leaves."""
+    def kept(self, number: int, stage: str) -> list[bytes] | None:
+        """What was taken in a stage of the round under way, or None where it had not ended."""
+        return self._stages.get((number, stage))
+
+    def keep(self, number: int, stage: str, bodies: Sequence[bytes]) -> None:
+        """Keep what was taken in a stage, on disk, before anything is built on it."""
         if self._closed:
             raise Fault(f"{self.path} is closed: the release has ended. Open a new release")
-        draft = self._begun.with_suffix(".draft")
-        with draft.open("w") as file:
-            file.write(str(number))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, self._begun)
+        body = msgspec.msgpack.encode((number, stage, list(bodies)))
+        data = len(body).to_bytes(4, "big") + body
+        if any(of == number for of, _ in self._stages):
+            self._append(self._part, data)
+        else:
+            _replace(self._part, PART_MAGIC + data)
+            self._stages = {}
+        self._stages[(number, stage)] = list(bodies)
+
+    def end(self, number: int) -> None:
+        """Remember that a round ended without a sum."""
+        _replace(self._ended, str(number).encode())
 
     def append(self, record: Parsed) -> None:
         """Add one round's frame, on disk when this returns."""
-        self._write(frame(record))
+        self._append(self.path, frame(record))
 
     def close(self, spent: int, epsilon_micro: int, artifact_sha256: str) -> bytes:
         """Add the closing frame (once) and give the whole transcript."""
         if not self._closed:
             before = self.path.read_bytes()
-            self._write(frame(closing(before, spent, epsilon_micro, artifact_sha256)))
+            self._append(self.path, frame(closing(before, spent, epsilon_micro, artifact_sha256)))
             self._closed = True
         return self.path.read_bytes()
 
-    def _write(self, data: bytes, fresh: bool = False) -> None:
+    def _append(self, path: Path, data: bytes) -> None:
         try:
-            with self.path.open("xb" if fresh else "ab") as file:
+            with path.open("ab") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise Unavailable(
-                str(self.path),
-                f"the transcript cannot be written ({error.strerror})",
-                "Free disk space and start the coordinator again; it goes on where it stopped",
-            ) from None
+            raise _unwritable(path, error) from None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """The whole file or the old one: readers never see half."""
+    draft = path.with_name(path.name + ".draft")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> Unavailable:
+    return Unavailable(
+        str(path),
+        f"cannot be written ({error.strerror})",
+        "Free disk space and start the coordinator again; it goes on where it stopped",
+    )
+
+
+def _read_part(path: Path) -> Iterator[tuple[tuple[int, str], list[bytes]]]:
+    """The stages of the round under way. A torn last stage was never built on: it is left out."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    at = len(PART_MAGIC)
+    while at + 4 <= len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            return
+        number, stage, bodies = msgspec.msgpack.decode(
+            data[at + 4 : end], type=tuple[int, str, list[bytes]]
+        )
+        yield (number, stage), bodies
+        at = end
 
 
 def _is_closing(body: bytes) -> bool:

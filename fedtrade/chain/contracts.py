@@ -225,6 +225,14 @@ class ModelRegistry:
         """The manifest root of a round; 32 zero bytes if none stands."""
         return (yield from _one(self.address, MANIFEST_OF, (release, round_number), block, bytes))
 
+    def have_manifests(
+        self, release: int, rounds: Sequence[int], block: int | str = "latest"
+    ) -> Conversation[list[bool]]:
+        """Which rounds of a release have a manifest, in their order."""
+        views = [(self.address, HAS_MANIFEST, (release, number)) for number in rounds]
+        values = yield from read(views, block)
+        return [bool(value) for (value,) in values]
+
     def has_manifest(
         self, release: int, round_number: int, block: int | str = "latest"
     ) -> Conversation[bool]:

@@ -3,7 +3,7 @@
 Cramer, Damgård and Ishai, "Share conversion, pseudorandom secret-sharing and applications to secure
 computation" (TCC 2005). There are m helpers, up to c of them bad. For every c-subset S of helpers
 the member draws a 32-byte seed that only the helpers outside S receive, and adds PRG(seed) to its
-vector modulo 2^32:
+vector modulo 2^32 (2^64 while the hidden norm check is on):
 
     y = x + Σ_S PRG(seed_S)  (mod 2^32)
 
@@ -27,6 +27,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
+from typing import Any, Final
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -38,8 +39,13 @@ from numpy.typing import NDArray
 
 from fedtrade.errors import Refusal
 
-Ring = NDArray[np.uint32]
-"""A vector of integers modulo 2^32."""
+Ring = NDArray[np.uint32] | NDArray[np.uint64]
+"""A vector of integers modulo 2^32, or modulo 2^64 where the norm is checked."""
+
+RING_OF_BITS: Final[Mapping[int, np.dtype[Any]]] = {
+    32: np.dtype(np.uint32),
+    64: np.dtype(np.uint64),
+}
 
 SEED_BYTES = 32
 
@@ -92,19 +98,32 @@ def commitment(seed: bytes, context: bytes, subset: int) -> bytes:
     return hmac.digest(seed, b"fedtrade commitment|%d|" % subset + context, "sha256")
 
 
+class Keystream:
+    """Secret bytes drawn one after another from a 32-byte key (AES-256-CTR).
+
+    Whoever has the key can draw the same bytes again: what makes a repeated upload the same upload.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+
+    def __call__(self, count: int) -> bytes:
+        return self._stream.update(bytes(count))
+
+
 class Prg:
-    """AES-256-CTR as a stream of 32-bit words, into one reused buffer.
+    """AES-256-CTR as a stream of ring elements, into one reused buffer.
 
     A seed is used for one context only (release, round, terms, model and member are bound into the
     key), so a zero counter block is safe.
     """
 
-    def __init__(self, length: int) -> None:
-        self._zeros = bytes(4 * length)
-        self._buffer = bytearray(4 * length + 15)
-        self._words = np.frombuffer(self._buffer, dtype="<u4", count=length)
+    def __init__(self, length: int, ring: np.dtype[Any]) -> None:
+        self._zeros = bytes(ring.itemsize * length)
+        self._buffer = bytearray(ring.itemsize * length + 15)
+        self._words = np.frombuffer(self._buffer, ring.newbyteorder("<"), count=length)
 
-    def __call__(self, seed: bytes, context: bytes) -> Ring:
+    def __call__(self, seed: bytes, context: bytes) -> NDArray[Any]:
         """The mask of a seed; valid until the next call (the buffer is reused)."""
         key = hmac.digest(seed, b"fedtrade mask|" + context, "sha256")
         stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
@@ -113,8 +132,8 @@ class Prg:
 
 
 def mask(vector: Ring, seeds: Sequence[bytes], context: bytes) -> Ring:
-    """y = x + Σ PRG(seed) mod 2^32. Shape (d,) in and out."""
-    prg = Prg(len(vector))
+    """y = x + Σ PRG(seed) in the vector's own ring. Shape (d,) in and out."""
+    prg = Prg(len(vector), vector.dtype)
     masked = vector.copy()
     for seed in seeds:
         masked += prg(seed, context)
@@ -143,20 +162,22 @@ def unseal(key: bytes, box: bytes, context: bytes, count: int) -> tuple[bytes, .
     return tuple(plain[i : i + SEED_BYTES] for i in range(0, len(plain), SEED_BYTES))
 
 
-def mask_share(owned: Mapping[bytes, Sequence[bytes]], length: int) -> Ring:
+def mask_share(owned: Mapping[bytes, Sequence[bytes]], length: int, ring: np.dtype[Any]) -> Ring:
     """Sum of the masks that a responder owns: context of each member -> its owned seeds."""
-    prg = Prg(length)
-    share = np.zeros(length, dtype=np.uint32)
+    prg = Prg(length, ring)
+    share: Ring = np.zeros(length, ring)
     for context, seeds in owned.items():
         for seed in seeds:
             share += prg(seed, context)
     return share
 
 
-def zero_share(me: int, pair_seeds: Mapping[int, bytes], context: bytes, length: int) -> Ring:
+def zero_share(
+    me: int, pair_seeds: Mapping[int, bytes], context: bytes, length: int, ring: np.dtype[Any]
+) -> Ring:
     """This responder's share of zero: Σ_{j>i} PRG(k_ij) − Σ_{j<i} PRG(k_ij); all shares add to 0."""
-    prg = Prg(length)
-    share = np.zeros(length, dtype=np.uint32)
+    prg = Prg(length, ring)
+    share: Ring = np.zeros(length, ring)
     for other, seed in pair_seeds.items():
         if other > me:
             share += prg(seed, context)

@@ -29,17 +29,15 @@ from fedtrade.privacy.aggregation import (
     check_statement,
     epsilon_micro,
     unmask,
-    vector_from_bytes,
 )
+from fedtrade.privacy.agreement import check_certificate, check_form, check_norms, check_readies
 from fedtrade.protocol import (
     Answer,
     Hex32,
     Malformed,
-    Manifest,
-    Ready,
+    Masked,
+    Question,
     ReleaseTerms,
-    Statement,
-    Vector,
     WrongBinding,
     check,
     decode,
@@ -63,19 +61,12 @@ class Unverified(Refusal):
         self.problem = problem
 
 
-class Masked(Parsed):
-    """An upload as the transcript keeps it: what was signed, and the masked vector."""
-
-    statement: Statement
-    masked: Vector
-
-
 class RoundRecord(Parsed):
     """The public messages of one round that ended in a sum."""
 
     uploads: tuple[Masked, ...]
-    readies: tuple[Ready, ...]
-    manifest: Manifest
+    question: Question
+    """The manifest, with what made it one that helpers answer."""
     answers: tuple[Answer, ...]
 
 
@@ -166,7 +157,7 @@ def verify(
     last = 0
     for index, (_, body) in enumerate(frames[2:-1]):
         record = _parse(RoundRecord, body, f"frame {index + 3}")
-        number = record.manifest.round
+        number = record.question.manifest.round
         with _Naming(f"round {number}"):
             if number <= last:
                 raise Malformed("Manifest", f"round {number} follows round {last}")
@@ -191,23 +182,28 @@ def verify(
 
 def apply_record(trajectory: Trajectory, record: RoundRecord) -> None:
     """Check one round completely and take its step. Raises Refusal naming what is wrong."""
-    terms, manifest = trajectory.terms, record.manifest
+    terms, manifest = trajectory.terms, record.question.manifest
     check(terms, manifest, terms.coordinator, manifest.round)
     if manifest.model != trajectory.model:
         raise WrongBinding("Manifest", "model", trajectory.model.hex(), manifest.model.hex())
+    p = terms.parameters
+    if len(manifest.cohort) < p.cohort_min:
+        raise Malformed("Manifest", f"a cohort of {len(manifest.cohort)} is below the minimum")
+    check_form(terms, manifest, p.bucket_min or p.cohort_min)
     _check_uploads(trajectory, record)
+    check_readies(terms, manifest, record.question.readies)
+    check_norms(terms, manifest, record.question.checks)
+    if p.agreement == "certificate":
+        check_certificate(terms, manifest, record.question.approvals)
     _check_answers(trajectory, record)
-    total = unmask(terms, [u.masked for u in record.uploads], [a.share for a in record.answers])
-    trajectory.step(total, manifest.cohort, len(manifest.responders))
+    masked = {u.statement.member: u.masked for u in record.uploads}
+    sums = unmask(terms, manifest, masked, [a.share for a in record.answers])
+    trajectory.step(manifest, sums)
 
 
 def _check_uploads(trajectory: Trajectory, record: RoundRecord) -> None:
-    terms, manifest = trajectory.terms, record.manifest
+    terms, manifest = trajectory.terms, record.question.manifest
     found = tuple(u.statement.member for u in record.uploads)
-    if len(manifest.cohort) < terms.parameters.cohort_min:
-        raise Malformed("Manifest", f"a cohort of {len(manifest.cohort)} is below the minimum")
-    if list(manifest.cohort) != sorted(set(manifest.cohort)):
-        raise Malformed("Manifest", "the cohort is not in ascending order")
     for member in manifest.cohort:
         if member not in found:
             raise Malformed("Upload", f"the upload of member {member} is missing")
@@ -223,20 +219,12 @@ def _check_uploads(trajectory: Trajectory, record: RoundRecord) -> None:
 
 
 def _check_answers(trajectory: Trajectory, record: RoundRecord) -> None:
-    terms, manifest = trajectory.terms, record.manifest
-    ready = {r.helper: r for r in record.readies}
-    if len(ready) != len(record.readies):
-        raise Malformed("Ready", "a helper is listed twice")
-    for message in record.readies:
-        with _Naming(f"readiness of helper {message.helper}"):
-            check(terms, message, terms.helper(message.helper).signer, manifest.round)
+    terms, manifest = trajectory.terms, record.question.manifest
     answered = tuple(a.helper for a in record.answers)
     for helper in manifest.responders:
         if helper not in answered:
             raise Malformed("Answer", f"the share of helper {helper} is missing")
-        if helper not in ready or not set(manifest.uploads) <= set(ready[helper].accepted):
-            raise Malformed("Ready", f"helper {helper} did not accept the whole cohort")
-    if answered != manifest.responders or len(answered) <= terms.parameters.corrupt:
+    if answered != manifest.responders:
         raise Malformed("Answer", f"answers of {answered} do not match {manifest.responders}")
     for answer in record.answers:
         with _Naming(f"share of helper {answer.helper}"):
@@ -245,7 +233,6 @@ def _check_answers(trajectory: Trajectory, record: RoundRecord) -> None:
                 raise WrongBinding(
                     "Answer", "manifest", manifest.content().hex(), answer.manifest.hex()
                 )
-            vector_from_bytes("Answer", answer.share, terms.dimension)
 
 
 def _parse(kind: type[M], body: bytes, where: str) -> M:

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from clients.helper import CohortRefused, Helper, ManifestNotFinal, SecondManifest
+from clients.helper import CohortRefused, Helper, ManifestNotFinal, SecondIntake, SecondManifest
 from clients.keys import MemberKeys
 from consortium.rehearsal import Board, rehearse
 from fedtrade.errors import Fault, Refusal
 from fedtrade.privacy import masking
+from fedtrade.privacy.agreement import beacon_of
 from fedtrade.privacy.mechanism import noise_variance
 from fedtrade.protocol import (
     Announcement,
@@ -15,6 +16,7 @@ from fedtrade.protocol import (
     Intake,
     Malformed,
     Manifest,
+    Question,
     Ready,
     SealedUpload,
     Upload,
@@ -54,11 +56,14 @@ class Attack:
 
     def manifest(self, post=True, **update):
         manifest = self.round.manifest or self.round.commit(self.keys.sign_digest)
+        responders = update.get("responders", manifest.responders)
+        shown = [self.round.readies[h] for h in responders if h in self.round.readies]
+        proof = {"readies": tuple(r.content() for r in shown), "beacon": beacon_of(shown)}
         if update:
-            manifest = self.sign(manifest.model_copy(update=update))
+            manifest = self.sign(manifest.model_copy(update={**proof, **update}))
         if post:
             self.board.manifests[(manifest.release, manifest.round)] = manifest.content()
-        return encode(manifest)
+        return encode(Question(manifest=manifest, readies=tuple(shown)))
 
     def subset(self, size):
         m = self.round.manifest or self.round.commit(self.keys.sign_digest)
@@ -107,10 +112,10 @@ def test_two_subsets_of_one_round_are_refused_even_after_a_restart(attack, tmp_p
     attack.helpers[1].answer(attack.manifest())
     with pytest.raises(SecondManifest):
         attack.helpers[1].answer(attack.manifest(**attack.subset(5)))
+    attack.helpers[1].close()
     again = Helper(
         1, attack.helpers[1]._keys, attack.terms, tmp_path / "member-1", attack.board.final, 3
     )
-    again.ready(encode(attack.intakes[1]))
     with pytest.raises(SecondManifest):
         again.answer(attack.manifest(**attack.subset(5)))
 
@@ -136,7 +141,7 @@ def test_an_upload_that_this_helper_did_not_accept_is_refused(attack):
     attack.ready()
     m = attack.round.commit(attack.keys.sign_digest)
     uploads = (b"f" * 32, *m.uploads[1:])
-    with pytest.raises(CohortRefused, match="not accepted"):
+    with pytest.raises(Malformed, match="did not accept"):
         attack.helpers[1].answer(attack.manifest(uploads=uploads))
     swapped = (m.uploads[1], m.uploads[0], *m.uploads[2:])
     with pytest.raises(CohortRefused, match="not accepted"):
@@ -146,23 +151,23 @@ def test_an_upload_that_this_helper_did_not_accept_is_refused(attack):
 def test_listing_a_member_twice_is_refused(attack):
     attack.ready()
     m = attack.round.commit(attack.keys.sign_digest)
-    with pytest.raises(CohortRefused, match="twice"):
+    with pytest.raises(Malformed, match="twice"):
         attack.helpers[1].answer(attack.manifest(cohort=(1, 1, *m.cohort[2:]), uploads=m.uploads))
 
 
 @pytest.mark.parametrize("responders", [(1, 2), (2, 3, 4), (1, 2, 99), (2, 1, 3), (1, 1, 2)])
 def test_impossible_responders_are_refused(attack, responders):
     attack.ready()
-    with pytest.raises(CohortRefused):
+    with pytest.raises((CohortRefused, Malformed, WrongBinding)):
         attack.helpers[1].answer(attack.manifest(responders=responders))
 
 
 def test_nobody_but_the_coordinator_may_ask(attack):
     attack.ready()
-    manifest = attack.round.commit(attack.keys.sign_digest)
-    forged = sign_message(attack.terms, manifest, MemberKeys.ephemeral().sign_digest)
+    question = decode(Question, attack.manifest())
+    forged = sign_message(attack.terms, question.manifest, MemberKeys.ephemeral().sign_digest)
     with pytest.raises(WrongAuthor):
-        attack.helpers[1].answer(encode(forged))
+        attack.helpers[1].answer(encode(question.model_copy(update={"manifest": forged})))
     intake = sign_message(attack.terms, attack.intakes[1], MemberKeys.ephemeral().sign_digest)
     with pytest.raises(WrongAuthor):
         attack.helpers[1].ready(encode(intake))
@@ -205,9 +210,9 @@ def test_a_member_that_gives_helpers_different_seeds_is_convicted(attack):
     trajectory = attack.consortium.release.trajectory
     honest = member._seal
 
-    def cheat(seeds, context):
-        boxes = list(honest(seeds, context))
-        boxes[0] = honest([b"\0" * 32 for _ in seeds], context)[0]
+    def cheat(seeds, context, entropy):
+        boxes = list(honest(seeds, context, entropy))
+        boxes[0] = honest([b"\0" * 32 for _ in seeds], context, entropy)[0]
         return tuple(boxes)
 
     member._seal = cheat
@@ -244,16 +249,17 @@ def test_c_helpers_seeds_do_not_strip_an_honest_answer(attack):
                     seat == 1 or subset not in masking.seeds_of(0, 5, 2)
                 ):
                     ctx = masking.member_context(context, member)
-                    share -= masking.mask_share({ctx: [seed]}, len(share))
+                    share -= masking.mask_share({ctx: [seed]}, len(share), share.dtype)
     sigma = np.sqrt(noise_variance(p.noise_multiplier, 5, p.corrupt))
     # what is left is not the noise: noise alone would stay within ten sigmas of zero
     assert (np.abs(share.view(np.int32).astype(float)) > 10 * sigma).mean() > 0.9
 
 
-def test_an_answered_file_that_was_torn_is_a_fault(attack, tmp_path):
+def test_a_log_of_answers_that_was_shortened_is_a_fault(attack, tmp_path):
     attack.ready()
     attack.helpers[1].answer(attack.manifest())
-    path = tmp_path / "member-1" / "answered-1.jsonl"
+    attack.helpers[1].close()
+    path = tmp_path / "member-1" / "signed-1.jsonl"
     path.write_text(path.read_text()[:-2])
     with pytest.raises(Fault):
         Helper(1, attack.helpers[1]._keys, attack.terms, path.parent, attack.board.final, 3)
@@ -269,3 +275,34 @@ def test_there_is_no_message_that_asks_for_one_members_share():
 def test_keys_of_another_seat_are_refused(attack, tmp_path):
     with pytest.raises(Refusal):
         Helper(1, MemberKeys.ephemeral(), attack.terms, tmp_path, attack.board.final, 3)
+
+
+def test_a_helper_that_starts_again_in_mid_round_gives_the_same_bytes(attack, tmp_path):
+    """Its boxes are on its disk, sealed: it needs nobody to send them again."""
+    attack.ready()
+    question = attack.manifest()
+    before = attack.helpers[1].answer(question)
+    ready = encode(attack.round.readies[1])
+    for asked in (False, True):  # killed before and after it was asked again for its readiness
+        attack.helpers[1].close()
+        attack.helpers[1] = Helper(
+            1, attack.helpers[1]._keys, attack.terms, tmp_path / "member-1", attack.board.final, 3
+        )
+        if asked:
+            assert attack.helpers[1].ready(encode(attack.intakes[1])) == ready
+        assert attack.helpers[1].answer(question) == before
+
+
+def test_other_uploads_for_a_round_that_it_is_ready_for_are_refused(attack):
+    """Else a coordinator could try intakes until the nonces draw the buckets that it wants."""
+    attack.ready()
+    fewer = attack.intakes[1].model_copy(update={"uploads": attack.intakes[1].uploads[:-1]})
+    with pytest.raises(SecondIntake):
+        attack.helpers[1].ready(encode(attack.sign(fewer)))
+    assert decode(Ready, attack.helpers[1].ready(encode(attack.intakes[1])))
+
+
+def test_a_beacon_that_the_helpers_did_not_draw_is_refused(attack):
+    attack.ready()
+    with pytest.raises(WrongBinding, match="beacon"):
+        attack.helpers[1].answer(attack.manifest(beacon=b"b" * 32))

@@ -1,9 +1,13 @@
 """A member keeps its floor, pays before it sends, and signs only what it recomputed."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
-from clients.member import Floor, FloorBroken
+from clients.budget import RoundAlreadyPaid
+from clients.floor import Floor, FloorBroken
+from clients.keys import MemberKeys
 from consortium.rehearsal import SMALL, rehearse
 from fedtrade.privacy.accounting import Overspent
 from fedtrade.privacy.aggregation import spend_of
@@ -53,25 +57,62 @@ def test_terms_below_the_members_own_floor_are_refused(tmp_path, field, floor):
     assert caught.value.field in field
 
 
-def test_the_ledger_is_written_before_the_upload_exists(consortium):
+def test_the_ledger_is_written_before_anything_is_signed(consortium):
     member = consortium.desks[1].member
-    masked = member._mask
+    sign = member._keys.sign_digest
     seen = []
 
-    def late(message, units):
-        seen.append(member.budget.spends[0].rounds)
-        return masked(message, units)
+    class Watching:
+        def __getattr__(self, name):
+            return getattr(keys, name)
 
-    member._mask = late
+        def sign_digest(self, digest):
+            seen.append(member.budget.rounds)
+            return sign(digest)
+
+    keys, member._keys = member._keys, Watching()
     member.upload(announce(consortium))
     assert seen == [1]
+
+
+def test_a_member_that_starts_again_sends_the_same_upload_and_pays_once(tmp_path):
+    keys = [MemberKeys.ephemeral() for _ in range(7)]
+
+    def seat():
+        return rehearse(tmp_path, keys=keys[:6], coordinator_keys=keys[6])
+
+    first = seat()
+    question = announce(first)
+    upload = first.desks[1].member.upload(question)
+    assert first.desks[1].member.upload(question) == upload
+    first.close()
+    again = seat()
+    assert again.desks[1].member.upload(question) == upload
+    assert again.desks[1].member.budget.rounds == 1
+    again.close()
+
+
+def test_another_upload_for_a_paid_round_is_refused(consortium):
+    """A coordinator that shows one member two models of a round gets one upload."""
+    member = consortium.desks[1].member
+    member.upload(announce(consortium))
+    other = np.ones(consortium.terms.dimension, "<f4").tobytes()
+    draft = Round(consortium.terms, 1, hashlib.sha256(other).digest())
+    with pytest.raises(RoundAlreadyPaid):
+        member.upload(encode(draft.announce(other, consortium.release._sign)))
+    assert member.budget.rounds == 1
+
+
+def test_the_ledgers_head_is_committed_with_the_upload(consortium):
+    member = consortium.desks[1].member
+    upload = decode(Upload, member.upload(announce(consortium)))
+    assert upload.statement.ledger.hex() == member.budget.head
 
 
 def test_a_member_that_has_spent_its_limit_sends_nothing(tmp_path):
     consortium = rehearse(tmp_path, floor=Floor(epsilon_limit=6.0))
     member = consortium.desks[1].member
-    kind = spend_of(member.terms, 1)
-    left = member.budget.rounds_left(kind.sampling_rate, kind.noise_multiplier)
+    left = member.budget.rounds_left(spend_of(member.terms, 1))
     assert 0 < left < SMALL.rounds
     for number in range(1, left + 1):
         member.upload(announce(consortium, number))

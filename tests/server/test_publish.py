@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import pytest
 from eth_utils.address import to_checksum_address
 
+from clients.floor import Floor
 from clients.homechain import check_terms, final_manifests
 from clients.keys import MemberKeys
-from clients.member import Floor
 from consortium.rehearsal import (
     SMALL,
     Consortium,

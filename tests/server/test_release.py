@@ -10,16 +10,6 @@ from fedtrade.privacy.transcript import verify
 from server.rounds import RoundAbandoned
 
 
-def coins(seed):
-    """Seeded coins for tests that need the same run twice; never used outside tests."""
-
-    def source(seat):
-        rng = np.random.default_rng([seed, seat])
-        return rng.bytes
-
-    return source
-
-
 def fixed_keys(folder, count):
     keys = []
     for i in range(count):
@@ -39,9 +29,7 @@ def test_both_transports_give_the_same_hash(tmp_path):
     keys = fixed_keys(tmp_path, 7)
     made = []
     for name in ("plain", "flower"):
-        consortium = rehearse(
-            tmp_path / name, keys=keys[:6], coordinator_keys=keys[6], entropy=coins(3)
-        )
+        consortium = rehearse(tmp_path / name, keys=keys[:6], coordinator_keys=keys[6])
         if name == "plain":
             run(consortium, 3)
         else:
@@ -62,7 +50,7 @@ def test_members_that_drop_change_nothing_but_the_cohort(tmp_path, when):
         replies = inner(action, bodies)
         if action == "upload":
             for seat in gone:  # whoever asked for one of them now would fail
-                consortium.desks.pop(seat).member.budget.close()
+                consortium.desks.pop(seat).close()
         return replies
 
     report = consortium.release.run_round(exchange)
@@ -107,20 +95,20 @@ def test_the_sum_is_the_plain_sum_plus_noise_of_the_accounted_size(tmp_path):
     consortium = rehearse(tmp_path, positions_each=30)
     plain = np.zeros(consortium.terms.dimension)
     for member in consortium.members():
-        honest = member._gradient
+        honest = member._units
 
-        def keep(vector, honest=honest):
-            units = honest(vector)
-            plain[:] += units.view(np.int32)
+        def keep(vector, context, honest=honest):
+            units = honest(vector, context)
+            plain[:] += units
             return units
 
-        member._gradient = keep
+        member._units = keep
     release = consortium.release
     seen = []
     step = release.trajectory.step
-    release.trajectory.step = lambda total, *rest: (
-        seen.append(total.view(np.int32) - plain),
-        step(total, *rest),
+    release.trajectory.step = lambda manifest, sums: (
+        seen.append(sums[0] - plain),
+        step(manifest, sums),
     )
     residues = []
     for _ in range(8):
@@ -137,9 +125,7 @@ def test_a_coordinator_that_starts_again_ends_in_the_same_hash(tmp_path):
     keys = fixed_keys(tmp_path, 7)
 
     def assemble(folder):
-        return rehearse(
-            folder, keys=keys[:6], coordinator_keys=keys[6], notices=board, entropy=coins(5)
-        )
+        return rehearse(folder, keys=keys[:6], coordinator_keys=keys[6], notices=board)
 
     board = Board()
     consortium = assemble(tmp_path / "run")
@@ -156,7 +142,7 @@ def test_a_coordinator_that_starts_again_ends_in_the_same_hash(tmp_path):
     again.close()
 
 
-def test_a_frame_cut_short_by_a_crash_is_dropped_and_its_round_stays_spent(tmp_path):
+def test_a_frame_cut_short_by_a_crash_is_made_again_bit_for_bit(tmp_path):
     keys = fixed_keys(tmp_path, 7)
     board = Board()
 
@@ -166,13 +152,61 @@ def test_a_frame_cut_short_by_a_crash_is_dropped_and_its_round_stays_spent(tmp_p
     consortium = assemble()
     run(consortium, 2)
     path = consortium.transcript_path
-    path.write_bytes(path.read_bytes()[:-100])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
     again = assemble()
     assert again.release.trajectory.steps == 1
-    assert again.release.spent == 2
-    assert again.release.run_round(again.direct()).number == 3
-    assert verify(again.release.finish().transcript).steps == 2
+    assert again.release.spent == 1
+    assert again.release.run_round(again.direct()).number == 2
+    assert path.read_bytes() == whole
+    for member in again.members():
+        assert member.budget.rounds == 2
     again.close()
+
+
+@pytest.mark.parametrize("stage", ["upload", "ready", "post", "answer", "append"])
+def test_a_coordinator_killed_at_any_step_goes_on_to_the_same_hash(tmp_path, stage):
+    """Whoever is asked again gives the same bytes, and what was kept is not asked for again."""
+    keys = fixed_keys(tmp_path, 7)
+
+    class Killed(Exception):
+        pass
+
+    def assemble(name, board):
+        return rehearse(tmp_path / name, keys=keys[:6], coordinator_keys=keys[6], notices=board)
+
+    whole = assemble("whole", Board())
+    run(whole, 2)
+    board = Board()
+    broken = assemble("broken", board)
+    inner = broken.direct()
+
+    def exchange(action, bodies):
+        replies = inner(action, bodies)
+        if action == stage:
+            raise Killed  # after everybody has answered, before a byte of it was kept
+        return replies
+
+    if stage == "post":
+        post = broken.release._post
+
+        def post_and_die(*args):
+            post(*args)
+            raise Killed
+
+        broken.release._post = post_and_die
+    if stage == "append":
+
+        def die(record):
+            raise Killed
+
+        broken.release._store.append = die
+    with pytest.raises(Killed):
+        broken.release.run_round(exchange)
+    broken.close()
+    again = assemble("broken", board)
+    run(again, 2)
+    assert again.transcript_path.read_bytes() == whole.transcript_path.read_bytes()
 
 
 def test_a_transcript_of_another_release_is_a_fault(tmp_path):

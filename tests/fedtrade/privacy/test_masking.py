@@ -13,17 +13,18 @@ from fedtrade.privacy import masking
 committees = st.sampled_from([(3, 1), (5, 2), (5, 1), (7, 3)])
 
 
-@given(committees, st.integers(1, 6), st.integers(1, 70), st.data())
-def test_any_c_plus_1_helpers_remove_the_sum_of_the_masks(committee, members, length, data):
+@given(committees, st.integers(1, 6), st.integers(1, 70), st.sampled_from([32, 64]), st.data())
+def test_any_c_plus_1_helpers_remove_the_sum_of_the_masks(committee, members, length, bits, data):
     m, c = committee
+    ring = masking.RING_OF_BITS[bits]
     size = data.draw(st.integers(c + 1, m))
     responders = tuple(sorted(data.draw(st.permutations(range(m)))[:size]))
     rng = np.random.default_rng(7)
-    total = np.zeros(length, np.uint32)
-    masked = np.zeros(length, np.uint32)
+    total = np.zeros(length, ring)
+    masked = np.zeros(length, ring)
     seeds = {}
     for member in range(members):
-        x = rng.integers(0, 2**32, length, dtype=np.uint32)
+        x = rng.integers(0, 2**bits - 1, length, dtype=ring)
         context = masking.member_context(b"c" * 32, member)
         seeds[context] = [os.urandom(32) for _ in masking.subsets(m, c)]
         total += x
@@ -33,7 +34,7 @@ def test_any_c_plus_1_helpers_remove_the_sum_of_the_masks(committee, members, le
         held = masking.seeds_of(helper, m, c)
         mine = [i for i in held if owner[i] == helper]
         owned = {context: [s[i] for i in mine] for context, s in seeds.items()}
-        masked -= masking.mask_share(owned, length)
+        masked -= masking.mask_share(owned, length, masked.dtype)
     assert (masked == total).all()
 
 
@@ -71,11 +72,11 @@ def test_one_missing_seed_leaves_the_vector_uniform():
     x = np.zeros(64_000, np.uint32)
     seeds = [os.urandom(32) for _ in range(10)]
     y = masking.mask(x, seeds, b"ctx")
-    y -= masking.mask_share({b"ctx": seeds[1:]}, len(x))
+    y -= masking.mask_share({b"ctx": seeds[1:]}, len(x), x.dtype)
     counts = np.bincount(y >> 24, minlength=256)
     chi2 = float(((counts - 250.0) ** 2 / 250.0).sum())
     assert 150 < chi2 < 380  # 255 degrees of freedom: mean 255, sd 22.6
-    y -= masking.mask_share({b"ctx": seeds[:1]}, len(x))
+    y -= masking.mask_share({b"ctx": seeds[:1]}, len(x), x.dtype)
     assert not y.any()
 
 
@@ -85,7 +86,7 @@ def test_shares_of_zero_add_up_to_zero(size, length):
     total = np.zeros(length, np.uint32)
     for i in range(size):
         mine = {j: pair[(max(i, j), min(i, j))] for j in range(size) if j != i}
-        share = masking.zero_share(i, mine, b"manifest", length)
+        share = masking.zero_share(i, mine, b"manifest", length, total.dtype)
         assert share.any() or length < 3
         total += share
     assert not total.any()

@@ -122,25 +122,31 @@ def test_a_missing_share_is_named(finished):
 def test_a_manifest_that_the_coordinator_did_not_sign_is_found(finished):
     def change(record):
         signature = MemberKeys.ephemeral().sign_digest(b"d" * 32)
-        manifest = record.manifest.model_copy(update={"signature": signature})
-        return record.model_copy(update={"manifest": manifest})
+        manifest = record.question.manifest.model_copy(update={"signature": signature})
+        question = record.question.model_copy(update={"manifest": manifest})
+        return record.model_copy(update={"question": question})
 
     with pytest.raises(Unverified, match=r"round 1: .*Manifest: signed by"):
         verify(rebuilt(finished.transcript, change))
 
 
-def test_messages_in_another_order_are_found_by_the_closing_hash(finished):
-    """Each is still signed and good; only the hash over the file tells that it was touched."""
-
-    def change(record):
-        return record.model_copy(update={"readies": record.readies[::-1]})
-
-    touched = rebuilt(finished.transcript, change)
-    verify(touched)  # with a closing frame of its own it is a good transcript
-    end = list(read_frames(finished.transcript))[-1][1]
-    cut = list(read_frames(touched))[-1][0]
+def test_bytes_that_were_touched_are_found_by_the_closing_hash(finished):
+    """The round begun and abandoned at the end is only counted; the hash over the file is whole."""
+    frames = list(read_frames(finished.transcript))
+    end = decode(Closing, frames[-1][1])
+    lie = end.model_copy(update={"before_sha256": "0" * 64})
     with pytest.raises(Unverified, match="closing frame: the bytes before it"):
-        verify(touched[:cut] + len(end).to_bytes(4, "big") + end)
+        verify(finished.transcript[: frames[-1][0]] + frame(lie))
+
+
+def test_readiness_that_the_manifest_does_not_name_is_found(finished):
+    def change(record):
+        readies = record.question.readies[:-1]
+        question = record.question.model_copy(update={"readies": readies})
+        return record.model_copy(update={"question": question})
+
+    with pytest.raises(Unverified, match="readiness does not match"):
+        verify(rebuilt(finished.transcript, change))
 
 
 def test_a_missing_round_is_found(finished):
@@ -177,5 +183,10 @@ def test_what_is_no_transcript_is_said_in_one_sentence(tmp_path):
 
 
 def test_a_transcript_holds_no_seed_and_no_box():
-    kept = set(module.Masked.model_fields) | set(RoundRecord.model_fields)
-    assert kept == {"statement", "masked", "uploads", "readies", "manifest", "answers"}
+    kept = {
+        *module.Masked.model_fields,
+        *RoundRecord.model_fields,
+        *module.Question.model_fields,
+    }
+    rounds = {"statement", "masked", "uploads", "question", "answers"}
+    assert kept == rounds | {"manifest", "readies", "checks", "approvals"}
