@@ -1,62 +1,94 @@
 """The command `fedtrade-member`: what a member does on its own machine.
 
-Nothing here prints a position, a key or an update: counts, addresses and ε only.
+Nothing here prints a position, a key or an update: counts, addresses and ε only. Commands import
+what they need when they run, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fedtrade.console import leave_cleanly
 from fedtrade.errors import BadInput
 
+if TYPE_CHECKING:
+    from clients.settings import MemberSettings
+
 app = typer.Typer(
     name="fedtrade-member",
-    help="Train without showing your book, keep your own account of ε, and run your agents.",
+    help=(
+        "Train without showing your book, keep your own account of ε, and run your agents.\n\n"
+        "**init** makes keys and a settings file; **check** reads it and your "
+        "positions; **train** takes part in releases; **status** says what was "
+        "spent."
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
 )
+
+Settings = Annotated[Path, typer.Argument(help="This party's settings; `init` writes the file.")]
+MEMBER_TOML = Path("member.toml")
 
 
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="The member's own folder; nobody else reads it.")],
 ) -> None:
-    """Make this member's keys, once.
+    """Make this member's keys and a settings file to fill in, once.
 
-    Writes keys.json with mode 0600 and says what to back up. Give the printed address and the
-    encryption key to the consortium: they go into Membership.
+    Writes keys.json (signing and encryption key) and node.key (for Flower's SuperNode) with mode
+    0600, and member.toml with a comment on every field. Give the printed address and the encryption
+    key to the consortium: they go into Membership.
     """
     from clients.keys import KEY_FILE, MemberKeys
+    from clients.settings import MEMBER_FILE, MEMBER_TEMPLATE
+    from clients.supernode import create_node_key
 
     keys = MemberKeys.create(folder)
+    node = create_node_key(folder / "node.key")
+    settings = folder / MEMBER_FILE
+    if not settings.exists():
+        settings.write_text(MEMBER_TEMPLATE)
     typer.echo(f"address         {keys.address}")
     typer.echo(f"encryption key  0x{keys.x25519_public.hex()}")
+    typer.echo(f"node's key      {node}")
     typer.echo(
-        f"Back up {folder / KEY_FILE} now, offline. Whoever has it can sign for you; "
-        "without it you lose your seat. Back up ledger.jsonl with it: a lost ledger is spent ε "
-        "that nobody remembers."
+        f"Back up {folder / KEY_FILE} now, offline. Whoever has it can sign for you; without it you "
+        "lose your seat. Back up ledger.jsonl and ledger.jsonl.head with it, and never put an older "
+        f"copy back: it has forgotten ε that is spent.\nNext: fill in {settings}, then "
+        f"`fedtrade-member check {settings}`."
     )
 
 
 @app.command()
 def check(
-    positions: Annotated[Path, typer.Argument(help="CSV or Parquet in the schema below.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="member.toml, or positions as CSV or Parquet in the schema below."),
+    ],
     at: Annotated[
         str | None,
         typer.Option(help="Judge times as of this moment (ISO-8601, UTC); now by default."),
     ] = None,
 ) -> None:
-    """Check a file of positions, row by row, and load none of it.
+    """Check settings with all that they name, or a file of positions, row by row. Sends nothing.
 
-    Columns: position_id, venue, symbol, side (long or short), opened_at, closed_at (empty while
-    open), entry_price, quantity_base, leverage. clients/README.md explains each.
+    Columns of positions: position_id, venue, symbol, side (long or short), opened_at, closed_at
+    (empty while open), entry_price, quantity_base, leverage. clients/README.md explains each.
     """
+    if file.suffix == ".toml":
+        _check_settings(file, at)
+    else:
+        _check_positions(file, at)
+
+
+def _check_positions(path: Path, at: str | None) -> None:
     from datetime import UTC, datetime
 
     from fedtrade.learning.positions import read_positions
@@ -67,8 +99,93 @@ def check(
         raise BadInput("--at", f"{at!r} is no time", "Write it as 2025-06-12T00:00:00Z") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    found = read_positions(positions, int(moment.timestamp()))
-    typer.echo(f"{positions}: {len(found)} positions, all rows are good.")
+    found = read_positions(path, int(moment.timestamp()))
+    typer.echo(f"{path}: {len(found)} positions, all rows are good.")
+
+
+def _check_settings(path: Path, at: str | None) -> None:
+    from clients.channel import client_tls
+    from clients.keys import MemberKeys
+    from clients.settings import MemberSettings
+
+    settings = MemberSettings.load(path)
+    keys = MemberKeys.load(settings.keys)
+    client_tls(settings.coordinator.ca_file)
+    typer.echo(f"{path}: {_seats(settings)}, signing as {keys.address}")
+    floor = settings.floor
+    typer.echo(
+        f"floor: ε ≤ {floor.epsilon_limit:g} (RDP) at δ ≤ {floor.delta_max:g}, noise multiplier ≥ "
+        f"{floor.noise_multiplier_min:g}, sampling rate ≤ {floor.sampling_rate_max:g}, at least "
+        f"{floor.cohort_min} members in a sum, {floor.corrupt_min} bad helpers withstood"
+    )
+    if settings.positions is not None:
+        until = settings.until.isoformat() if settings.until is not None else None
+        _check_positions(settings.positions, at or until)
+
+
+@app.command()
+def train(
+    settings: Settings = MEMBER_TOML,
+    over: Annotated[
+        Literal["channel", "flower"],
+        typer.Option(
+            help="channel: connect to the coordinator and wait for a release. flower: run a "
+            "SuperNode, through which the coordinator opens releases."
+        ),
+    ] = "channel",
+) -> None:
+    """Take part in releases, in every seat of the settings, until SIGTERM or Ctrl-C.
+
+    Checks the terms against your floor and your own node of the home chain before anything is
+    sent; each round stands on your ledger before its upload leaves. Connects outward only. A lost
+    connection is waited out. After a crash start it again: no round is paid twice.
+    """
+    from clients.settings import MemberSettings
+
+    _log_to_stderr()
+    loaded = MemberSettings.load(settings)
+    if over == "channel":
+        _serve(loaded)
+    else:
+        _run_supernode(settings)
+
+
+@app.command()
+def committee(settings: Settings = MEMBER_TOML) -> None:
+    """Serve on the mask committee alone, in the helper seat of the settings, until SIGTERM or Ctrl-C.
+
+    A helper answers one manifest a round, only once it is final, and only for sums of at least the
+    minimum in its own [helper] section. Its list of what it signed (signed-*.jsonl) is what keeps it
+    honest after a restart: back it up, never put an older copy back.
+    """
+    from clients.settings import MemberSettings, Seats
+
+    _log_to_stderr()
+    loaded = MemberSettings.load(settings)
+    if loaded.seats.helper is None:
+        raise BadInput(str(settings), "seats.helper: there is none", "Give the id of your seat")
+    _serve(loaded.model_copy(update={"seats": Seats(helper=loaded.seats.helper)}))
+
+
+@app.command()
+def status(settings: Settings = MEMBER_TOML) -> None:
+    """Show seats, ε spent and left, the last round, and whether coordinator and chain are there.
+
+    Changes nothing, and can be asked while a process trains.
+    """
+    from clients.keys import MemberKeys
+    from clients.settings import MemberSettings
+    from clients.status import chain_line, coordinator_line, ledger_line
+
+    loaded = MemberSettings.load(settings)
+    typer.echo(f"seats        {_seats(loaded)}, signing as {MemberKeys.load(loaded.keys).address}")
+    if loaded.seats.member is not None:
+        typer.echo(f"ledger       {ledger_line(loaded.ledger, loaded.floor)}")
+    typer.echo(f"coordinator  {coordinator_line(loaded.coordinator)}")
+    if loaded.home_chain is not None:
+        typer.echo(f"home chain   {chain_line(loaded.home_chain)}")
+    else:
+        typer.echo(f"home chain   none; {len(loaded.approved_terms)} releases are approved by file")
 
 
 @app.command()
@@ -77,15 +194,14 @@ def ledger(
     limit: Annotated[float, typer.Option(help="The member's own limit of ε.")] = 8.0,
     delta: Annotated[float, typer.Option(help="The δ at which ε is stated.")] = 1e-6,
 ) -> None:
-    """Show what this member has spent of its ε, from its own ledger."""
-    from clients.budget import Budget
+    """Show what this member has spent of its ε, from its own ledger. Changes nothing."""
+    from clients.status import ledger_copy
 
     path = folder / "ledger.jsonl"
     if not path.exists():
         raise BadInput(str(path), "there is no ledger", "Give the folder of a member that trained")
-    with Budget(path, limit, delta) as budget:
-        rounds = sum(spend.rounds for spend in budget.spends)
-        typer.echo(f"{rounds} rounds; {budget.epsilon()}; limit {limit:g} (RDP)")
+    with ledger_copy(path, limit, delta) as budget:
+        typer.echo(f"{budget.rounds} rounds; {budget.epsilon()}; limit {limit:g} (RDP)")
 
 
 @app.command()
@@ -103,6 +219,44 @@ def trade(
     from clients.settings import ExecutionSettings
 
     asyncio.run(execute(ExecutionSettings.load(settings)))
+
+
+def _seats(settings: MemberSettings) -> str:
+    return " and ".join(f"{role} seat {seat}" for role, seat in settings.seats.roles.items())
+
+
+def _serve(settings: MemberSettings) -> None:
+    """Sit at the desk of these settings and work over the round channel."""
+    from clients.channel import run
+    from clients.desk import Desk
+    from clients.keys import MemberKeys
+
+    keys = MemberKeys.load(settings.keys)
+    with Desk.open(settings) as desk:
+        typer.echo(f"{_seats(settings)}: waiting for {settings.coordinator.url}", err=True)
+        run(desk, settings, keys.sign_digest)
+    typer.echo(f"{_seats(settings)}: done", err=True)
+
+
+def _run_supernode(settings: Path) -> None:
+    import signal
+    import threading
+
+    from clients.supernode import SuperNode
+    from fedtrade.errors import Unavailable
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with SuperNode.start(settings) as node:
+        typer.echo(f"SuperNode started; its log: {node.log}", err=True)
+        while not stop.wait(1.0):
+            if not node.running:
+                raise Unavailable("SuperNode", "it has ended", f"See {node.log}")
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 
 
 def main() -> None:

@@ -1,4 +1,8 @@
-"""The settings of one execution agent: a TOML file, read strictly.
+"""A member's settings files: TOML, read strictly (`fedtrade.settings`).
+
+There are two. `member.toml` is the member's or helper's own (`MemberSettings`); `fedtrade-member
+init` writes it with a comment on every field. The other is of one execution agent on one chain
+(`ExecutionSettings`):
 
     deployment = "deployment.json"       where everything stands (`fedtrade devnet up` writes one)
     chain = "aster"
@@ -25,27 +29,172 @@ Paths are relative to the file. An unknown field is an error, never ignored.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, Field, model_validator
 
+from clients.floor import Floor
 from clients.submit import Fees
 from fedtrade.chain.deployment import ChainDeployment, Deployment
 from fedtrade.errors import BadInput
+from fedtrade.protocol import Address, Count, Hex32
 from fedtrade.risk.limits import Limits
+from fedtrade.settings import Beside, Strict, read_settings
 from fedtrade.trading.mandate import AgentSettings
 
-SETTINGS_MAX_BYTES: Final = 65_536
+MEMBER_FILE: Final = "member.toml"
+
+Role = Literal["member", "helper"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class Seats(Strict):
+    """Ids of this party's seats in Membership: a member's, a helper's, or both."""
+
+    member: Count | None = None
+    helper: Count | None = None
+
+    @model_validator(mode="after")
+    def _seated(self) -> Self:
+        if self.member is None and self.helper is None:
+            raise ValueError("give the id of your member seat, of your helper seat, or of both")
+        return self
+
+    @property
+    def roles(self) -> dict[Role, int]:
+        """Role -> seat id, of the roles that this party has."""
+        held: tuple[tuple[Role, int | None], ...] = (
+            ("member", self.member),
+            ("helper", self.helper),
+        )
+        return {role: seat for role, seat in held if seat is not None}
 
 
-class _Agent(_Strict):
+class CoordinatorAt(Strict):
+    """Where the coordinator is reached, and whom to take for it."""
+
+    address: Address
+    """The coordinator's signing address, lower case, as the consortium agreed on it."""
+    url: Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.\-\[\]:]+$")]
+    """The round channel: https, host and port, no path."""
+    ca_file: Beside
+    """The only authority whose certificates are accepted (PEM); the system's are not."""
+
+
+class HomeChainAt(Strict):
+    """This party's own node of the home chain, and the contracts that it believes."""
+
+    rpc_url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    chain_id: Annotated[int, Field(gt=0)]
+    membership: Address
+    registry: Address
+
+
+class SuperNodeAt(Strict):
+    """Only for the transport over Flower messages: the SuperLink and this node's key."""
+
+    address: Annotated[str, Field(pattern=r"^[^/:\s]+:\d{1,5}$")]
+    """host:port of the coordinator's gate before its SuperLink."""
+    node_key: Beside
+    """Private key of this SuperNode (OpenSSH, P-384, mode 0600)."""
+
+
+class HelperPolicy(Strict):
+    """What a helper demands of its own accord, whatever the terms say."""
+
+    cohort_min: Annotated[int, Field(ge=3, le=1_000)] = 3
+    """Fewest members whose sum this helper unmasks."""
+
+
+class MemberSettings(Strict):
+    """`member.toml`: everything that one member's or helper's machine is told, by its owner alone.
+
+    Nothing that arrives over the network can change a value of it.
+    """
+
+    folder: Beside
+    """What this party's processes write: ledger, answered manifests. One party, one folder."""
+    keys: Beside
+    """Folder of `keys.json`."""
+    positions: Beside | None = None
+    """CSV or Parquet of the private positions; a member needs it, a helper alone does not."""
+    until: AwareDatetime | None = None
+    """Nothing after this moment is learnt from; the start of the process where it is left out."""
+    seats: Seats
+    coordinator: CoordinatorAt
+    home_chain: HomeChainAt | None = None
+    """Where terms and manifests are checked. Left out, only `approved_terms` are joined."""
+    approved_terms: Annotated[tuple[Hex32, ...], Field(max_length=64)] = ()
+    """Without a home chain: policy hashes of the releases that this party has read and agreed to."""
+    floor: Floor = Floor()
+    helper: HelperPolicy = HelperPolicy()
+    supernode: SuperNodeAt | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.seats.member is not None and self.positions is None:
+            raise ValueError("positions: a member needs a file of positions")
+        if self.home_chain is not None and self.approved_terms:
+            raise ValueError(
+                "approved_terms: with a home chain the terms are checked there; leave one of the two"
+            )
+        return self
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read `member.toml`; every path in it becomes absolute. Raises BadInput."""
+        return read_settings(cls, path)
+
+    @property
+    def ledger(self) -> Path:
+        """The member's ledger of ε."""
+        return self.folder / "ledger.jsonl"
+
+
+MEMBER_TEMPLATE: Final = """\
+# The settings of one member or helper. Nothing that arrives over the network changes a value here.
+# Paths are relative to this file. An unknown field is an error. `fedtrade-member check` reads it.
+
+folder = "."                    # ledger.jsonl, answered manifests: back them up, one party a folder
+keys = "."                      # folder of keys.json
+positions = "positions.csv"     # your private positions; leave out if you are a helper alone
+# until = 2025-06-12T00:00:00Z  # learn from nothing after this moment; without it: the start
+# approved_terms = ["<64 hex digits>"]  # only without [home_chain]: policy hashes that you agreed to
+
+[seats]                         # ids of your seats in Membership; leave out what you are not
+member = 1
+# helper = 1
+
+[coordinator]
+address = "0x<40 hex digits>"   # its signing address, lower case, as the consortium agreed on it
+url = "https://<host>:<port>"   # the round channel
+ca_file = "ca.crt"              # the only authority whose certificates are accepted
+
+[home_chain]                    # your own node: terms, keys and manifests are checked there
+rpc_url = "http://127.0.0.1:8545"
+chain_id = 1
+membership = "0x<40 hex digits>"
+registry = "0x<40 hex digits>"
+
+[floor]                         # the least privacy that you accept: weaker terms are refused
+epsilon_limit = 8.0             # the most ε (RDP) that is ever spent on these positions
+delta_max = 1e-6
+noise_multiplier_min = 0.5
+sampling_rate_max = 0.25
+cohort_min = 3                  # fewest members in a sum
+corrupt_min = 1                 # how many bad helpers the committee must withstand
+
+[helper]                        # what you demand as a helper
+cohort_min = 3                  # fewest members whose sum you unmask
+
+# [supernode]                   # only for the transport over Flower messages
+# address = "<host>:<port>"     # the coordinator's gate
+# node_key = "node.key"         # private key of this SuperNode, mode 0600
+"""
+
+
+class _Agent(Strict):
     capital_quote: float
     native_price_quote: float
     range_gas: int | None = None
@@ -55,62 +204,37 @@ class _Agent(_Strict):
     deadline_s: int | None = None
 
 
-class HistorySettings(_Strict):
+class HistorySettings(Strict):
     """Candles of before the start."""
 
-    candles: Path
+    candles: Beside
     notional_scale: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
 
 
-class _Fees(_Strict):
+class _Fees(Strict):
     tip_wei: int | None = None
     confirmations: int | None = None
     bump_after_blocks: int | None = None
     attempts_max: int | None = None
 
 
-class ExecutionSettings(_Strict):
+class ExecutionSettings(Strict):
     """The file as it stands."""
 
-    deployment: Path
+    deployment: Beside
     chain: str
-    keys: Path
-    artifact: Path
-    folder: Path
+    keys: Beside
+    artifact: Beside
+    folder: Beside
     agent: _Agent
     history: HistorySettings | None = None
-    limits: dict[str, int] = {}
+    limits: dict[str, int] = Field(default_factory=dict)
     fees: _Fees = _Fees()
 
     @classmethod
-    def load(cls, path: Path) -> ExecutionSettings:
-        """Read a settings file; every path in it becomes absolute."""
-        try:
-            with path.open("rb") as file:
-                content = file.read(SETTINGS_MAX_BYTES)
-            raw = tomllib.loads(content.decode())
-            settings = cls.model_validate(raw)
-        except OSError as error:
-            raise BadInput(
-                str(path), f"cannot read the settings ({error.strerror})", "Check the path."
-            ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise BadInput(str(path), f"not TOML ({error})", "Correct the file.") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "file"
-            raise BadInput(
-                str(path), f"{place}: {first['msg']}", "Correct the settings."
-            ) from error
-        here = path.resolve().parent
-        update: dict[str, object] = {
-            name: here / getattr(settings, name)
-            for name in ("deployment", "keys", "artifact", "folder")
-        }
-        if settings.history is not None:
-            candles = here / settings.history.candles
-            update["history"] = settings.history.model_copy(update={"candles": candles})
-        return settings.model_copy(update=update)
+    def load(cls, path: Path) -> Self:
+        """Read a settings file; every path in it becomes absolute. Raises BadInput."""
+        return read_settings(cls, path)
 
     def chain_deployment(self) -> ChainDeployment:
         """This agent's chain out of the deployment file."""

@@ -1,18 +1,36 @@
 """The member's command: bad input is one clear sentence, exit code ≠ 0, nothing half-written."""
 
+import io
+import logging
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import UTC, datetime
 
 import pytest
+
+from clients.budget import Budget
+from clients.cli import main as clients_main
+from fedtrade.privacy.accounting import Spend
+from server.certificates import create_authority
 
 HEADER = "position_id,venue,symbol,side,opened_at,closed_at,entry_price,quantity_base,leverage"
 GOOD = "a1,binance,ETH,long,2025-04-02T03:00:00Z,2025-04-02T09:00:00Z,1800.5,2,3"
 
 
 def member(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "clients.cli", *map(str, words)], capture_output=True, text=True
-    )
+    """Run the command in this process, as its entry point would."""
+    out, err = io.StringIO(), io.StringIO()
+    argv, handlers = sys.argv, logging.root.handlers[:]
+    sys.argv, code = ["x", *map(str, words)], 0
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            clients_main()
+    except SystemExit as left:
+        code = left.code or 0
+    finally:
+        sys.argv, logging.root.handlers[:] = argv, handlers
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def one_sentence(done, *words):
@@ -75,15 +93,80 @@ def test_missing_files_and_settings_are_one_sentence(tmp_path):
     one_sentence(member("check", tmp_path / "none.csv", "--at", "yesterday"), "yesterday")
 
 
-def test_a_torn_ledger_is_a_fault(tmp_path):
-    (tmp_path / "ledger.jsonl").write_text('{"release":1')
+def test_a_damaged_ledger_is_a_fault_and_is_left_as_it_is(tmp_path):
+    damaged = '{"release":1}\n{"release":2}\n'
+    (tmp_path / "ledger.jsonl").write_text(damaged)
     done = member("ledger", tmp_path)
     assert done.returncode == 4
-    assert "torn" in done.stderr
+    assert "restore it" in done.stderr
+    assert (tmp_path / "ledger.jsonl").read_text() == damaged
+    assert [p.name for p in tmp_path.iterdir()] == ["ledger.jsonl"]
 
 
-def test_help_teaches():
-    for words in ((), ("check",), ("trade",)):
+def test_a_ledger_can_be_looked_at_while_it_is_held(tmp_path):
+    with Budget(tmp_path / "ledger.jsonl", 8.0, 1e-6) as budget:
+        budget.spend(3, 7, Spend(0.05, 1.0, 1), bytes(32))
+        done = member("ledger", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 rounds; ")
+
+
+def test_help_teaches_and_loads_nothing_heavy():
+    for words in ((), ("check",), ("train",), ("committee",), ("status",), ("trade",)):
         shown = member(*words, "--help")
         assert shown.returncode == 0
     assert "SIGTERM" in shown.stdout
+    code = (
+        "import sys, clients.cli; "
+        "heavy = {'torch', 'flwr', 'numpy', 'aiohttp', 'pydantic'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def party(tmp_path):
+    """A member's folder with settings that are filled in; nobody listens on port 1."""
+    made = member("init", tmp_path / "me")
+    assert made.returncode == 0, made.stderr
+    folder = tmp_path / "me"
+    create_authority(folder, "test", datetime.now(UTC))
+    (folder / "positions.csv").write_text(HEADER + "\n" + GOOD + "\n")
+    text = (folder / "member.toml").read_text()
+    text = text.replace("<40 hex digits>", "ab" * 20).replace("<host>:<port>", "127.0.0.1:1")
+    (folder / "member.toml").write_text(text.replace("127.0.0.1:8545", "127.0.0.1:1"))
+    return folder
+
+
+def test_init_writes_settings_to_fill_in_and_a_nodes_key(tmp_path):
+    assert member("init", tmp_path).returncode == 0
+    assert (tmp_path / "node.key").stat().st_mode & 0o077 == 0
+    one_sentence(member("check", tmp_path / "member.toml"), "coordinator.address", "registry")
+
+
+def test_check_reads_settings_and_all_that_they_name(party):
+    done = member("check", party / "member.toml", "--at", "2025-06-12T00:00:00Z")
+    assert done.returncode == 0, done.stderr
+    for word in ("member seat 1", "0x", "ε ≤ 8", "1 positions"):
+        assert word in done.stdout
+    assert "1800" not in done.stdout
+    (party / "positions.csv").write_text(HEADER + "\n" + GOOD.replace(",2,3", ",-2,3") + "\n")
+    one_sentence(member("check", party / "member.toml"), "row 1", "quantity_base")
+    (party / "keys.json").chmod(0o644)
+    one_sentence(member("check", party / "member.toml"), "keys.json", "0644")
+
+
+def test_status_says_what_is_there_and_what_is_not(party):
+    with Budget(party / "ledger.jsonl", 8.0, 1e-6) as budget:
+        budget.spend(3, 7, Spend(0.05, 1.0, 1), bytes(32))
+        done = member("status", party / "member.toml")
+    assert done.returncode == 0, done.stderr
+    for word in ("member seat 1", "1 rounds", "of 8 left", "round 7 of release 3", "no answer"):
+        assert word in done.stdout
+    assert done.stdout.count("no answer") == 2
+
+
+def test_a_committee_needs_a_helper_seat(party):
+    one_sentence(member("committee", party / "member.toml"), "seats.helper")
+    one_sentence(member("train", party / "none.toml"), "none.toml")
+    one_sentence(member("train", party / "member.toml", "--over", "flower"), "supernode")

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
-from clients.settings import ExecutionSettings
+from clients.floor import Floor
+from clients.settings import (
+    MEMBER_TEMPLATE,
+    ExecutionSettings,
+    HelperPolicy,
+    MemberSettings,
+)
 from fedtrade.chain.deployment import ChainDeployment, Deployment, TokenAt
 from fedtrade.errors import BadInput, Refusal
 
@@ -95,3 +104,111 @@ def test_what_is_wrong_is_named(tmp_path: Path, before: str, after: str, said: s
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot read"):
         ExecutionSettings.load(tmp_path / "none")
+
+
+MEMBER = """
+folder = "run"
+keys = "."
+positions = "positions.csv"
+until = 2025-06-12T00:00:00Z
+[seats]
+member = 3
+helper = 3
+[coordinator]
+address = "ADDRESS"
+url = "https://127.0.0.1:9443"
+ca_file = "ca.crt"
+[home_chain]
+rpc_url = "http://127.0.0.1:8545"
+chain_id = 31101
+membership = "ADDRESS"
+registry = "ADDRESS"
+[floor]
+epsilon_limit = 4.0
+""".replace("ADDRESS", "0x" + "ab" * 20)
+
+
+def member_file(tmp_path: Path, text: str = MEMBER) -> Path:
+    path = tmp_path / "member.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_members_file_gives_seats_floor_and_absolute_paths(tmp_path: Path) -> None:
+    settings = MemberSettings.load(member_file(tmp_path))
+    assert settings.seats.roles == {"member": 3, "helper": 3}
+    assert settings.ledger == tmp_path / "run" / "ledger.jsonl"
+    assert settings.coordinator.ca_file == tmp_path / "ca.crt"
+    assert settings.until is not None
+    assert settings.until.timestamp() == 1_749_686_400
+    assert (settings.floor.epsilon_limit, settings.floor.corrupt_min) == (4.0, 1)
+    assert settings.helper.cohort_min == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("epsilon_limit", "epsilon_limt", "floor.epsilon_limt"),
+        ("epsilon_limit = 4.0", "epsilon_limit = 21.0", "floor.epsilon_limit"),
+        ("epsilon_limit = 4.0", "epsilon_limit = nan", "floor.epsilon_limit"),
+        ("member = 3\nhelper = 3\n", "", "seats"),
+        ("member = 3", "member = -1", "seats.member"),
+        ('positions = "positions.csv"\n', "", "positions"),
+        ("2025-06-12T00:00:00Z", "2025-06-12T00:00:00", "until"),
+        ("https://127", "http://127", "coordinator.url"),
+        (":9443", ":9443/path", "coordinator.url"),
+        ("127.0.0.1:9443", "user@host", "coordinator.url"),
+        ('ca_file = "ca.crt"\n', "", "coordinator.ca_file"),
+        ("[home_chain]", 'approved_terms = ["x"]\n[home_chain]', "coordinator.approved_terms"),
+        ('folder = "run"', f'folder = "run"\napproved_terms = ["{"0" * 64}"]', "approved_terms"),
+        ("chain_id = 31101", "chain_id = 0", "home_chain.chain_id"),
+        ("[floor]", "[helper]\ncohort_min = 2\n[floor]", "helper.cohort_min"),
+    ],
+)
+def test_what_is_wrong_in_a_members_file_is_named(
+    tmp_path: Path, before: str, after: str, said: str
+) -> None:
+    assert before in MEMBER
+    with pytest.raises(BadInput, match=said):
+        MemberSettings.load(member_file(tmp_path, MEMBER.replace(before, after, 1)))
+
+
+def test_a_helper_needs_no_positions_and_a_consortium_no_chain(tmp_path: Path) -> None:
+    text = MEMBER.replace('positions = "positions.csv"\n', "").replace("member = 3\n", "")
+    chain = text[text.index("[home_chain]") : text.index("[floor]")]
+    text = f'approved_terms = ["{"0" * 64}"]\n' + text.replace(chain, "")
+    settings = MemberSettings.load(member_file(tmp_path, text))
+    assert settings.seats.roles == {"helper": 3}
+    assert settings.home_chain is None
+
+
+def test_the_template_is_good_once_it_is_filled_in(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"coordinator\.address"):
+        MemberSettings.load(member_file(tmp_path, MEMBER_TEMPLATE))
+    filled = MEMBER_TEMPLATE.replace("<40 hex digits>", "ab" * 20).replace(
+        "<host>:<port>", "host.example:9443"
+    )
+    settings = MemberSettings.load(member_file(tmp_path, filled))
+    assert settings.floor == Floor()
+    assert settings.helper == HelperPolicy()
+    chainless = filled[: filled.index("\n[home_chain]")] + filled[filled.index("\n[floor]") :]
+    for line in ("# until", "# approved_terms", "# helper", "# [supernode]", "# address", "# node"):
+        assert line in chainless
+        chainless = chainless.replace(line, line[2:])
+    everything = chainless.replace("<64 hex digits>", "0" * 64)
+    full = MemberSettings.load(member_file(tmp_path, everything))
+    assert full.supernode is not None
+    assert full.approved_terms == ("0" * 64,)
+
+
+def test_the_template_names_every_field() -> None:
+    def names(kind: type[BaseModel]) -> set[str]:
+        found = set(kind.model_fields)
+        for field in kind.model_fields.values():
+            for part in (field.annotation, *get_args(field.annotation)):
+                if isinstance(part, type) and issubclass(part, BaseModel):
+                    found |= names(part)
+        return found
+
+    for name in names(MemberSettings):
+        assert re.search(rf"(^|# |\[){name}( =|\])", MEMBER_TEMPLATE, re.M), name

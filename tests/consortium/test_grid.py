@@ -28,7 +28,7 @@ def test_dropped_failing_and_forged_replies_are_each_left_out_alone(tmp_path):
     consortium = rehearse(tmp_path, members=8)
 
     def fault(node, message):
-        if message.metadata.message_type != "train.upload":
+        if message.metadata.message_type != "query.upload":
             return None
         if node == 2:
             return "drop"

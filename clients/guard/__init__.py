@@ -1,0 +1,1 @@
+"""What stands between a bundle that arrives and the member's own Python: see `fence` and `__main__`."""
