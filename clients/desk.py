@@ -13,25 +13,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
 
 import msgspec
 
 from clients.budget import Budget
-from clients.dealer import Dealer
 from clients.helper import FinalManifest, Helper
 from clients.homechain import check_terms, closed_rounds, final_manifests
 from clients.keys import MemberKeys
-from clients.member import Member
-from clients.positions import PrivatePositions
 from clients.settings import MemberSettings
 from fedtrade.artifact import load
 from fedtrade.chain.rpc import Rpc
 from fedtrade.channel import Role
 from fedtrade.errors import Refusal
-from fedtrade.learning.tables import candles, markets
 from fedtrade.privacy.aggregation import spend_of
 from fedtrade.protocol import Action, Briefing, ReleaseTerms, WrongBinding, decode, encode
+
+if TYPE_CHECKING:  # a helper needs neither torch nor polars, and nobody TenSEAL but lane C
+    from clients.dealer import Dealer
+    from clients.member import Member
+    from clients.positions import PrivatePositions
 
 P = TypeVar("P")
 
@@ -185,6 +186,8 @@ class FromFiles:
         seat = settings.seats.member
         if seat is None:
             raise NotSeated("member")
+        from clients.member import Member
+
         closed = self._check(terms)
         base = load(briefing.base, terms.base_sha256)
         budget = Budget(settings.ledger, settings.floor.epsilon_limit, settings.floor.delta_max)
@@ -230,6 +233,8 @@ class FromFiles:
         seat = self._settings.seats.helper
         if seat is None:
             raise NotSeated("helper")
+        from clients.dealer import Dealer
+
         self._check_coordinator(terms)
         return Dealer(terms, seat, self._keys)
 
@@ -259,6 +264,9 @@ class FromFiles:
         return final_manifests(Rpc(home.rpc_url), home.registry)
 
     def _read_positions(self) -> PrivatePositions:
+        from clients.positions import PrivatePositions
+        from fedtrade.learning.tables import candles, markets
+
         if self._positions is None:
             assert self._settings.positions is not None  # MemberSettings
             until = self._settings.until or datetime.now(UTC)

@@ -24,14 +24,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clients.dealer import Dealer
 from clients.keys import MemberKeys
 from clients.ledger import Ledger, LedgerDamaged
 from fedtrade.errors import Refusal, Stale
-from fedtrade.privacy import masking, norm, threshold
+from fedtrade.privacy import masking, norm
 from fedtrade.privacy.aggregation import (
     Signed,
     bad_seeds,
@@ -49,7 +49,6 @@ from fedtrade.privacy.agreement import (
     check_norms,
     check_readies,
 )
-from fedtrade.privacy.lattice import Residues
 from fedtrade.privacy.mechanism import noise, noise_variance
 from fedtrade.protocol import (
     UNSIGNED,
@@ -73,6 +72,9 @@ from fedtrade.protocol import (
     sha256,
     sign_message,
 )
+
+if TYPE_CHECKING:
+    from fedtrade.privacy.lattice import Residues
 
 FinalManifest = Callable[[int, int], bytes | None]
 """(release, round) -> the manifest hash that stands on the home chain, or None."""
@@ -160,6 +162,8 @@ class Helper:
         self._secret: tuple[bytes, Residues] | None = None
         """Lane C: the collective key, and this helper's share of its secret."""
         if terms.parameters.aggregation == "bfv":
+            from clients.dealer import Dealer  # lane C alone pays for TenSEAL and numba
+
             self._secret = Dealer(terms, seat, keys).share(terms, key)
         self._open: _Open | None = None
         self._intake_path = folder / f"intake-{terms.release}-{seat}.bin"
@@ -258,6 +262,8 @@ class Helper:
             # not what the member signed: no evidence against it, and its key is not revealed
             return b""
         if self._secret is not None:
+            from fedtrade.privacy import threshold
+
             try:
                 c1, proof = halves(self.terms, sealed.box)
                 threshold.check_second(self._secret[0], c1, proof, self.terms.dimension, context)
@@ -462,6 +468,8 @@ class Helper:
                 owned = {m: opened.seeds[uploads[m]][1] for m in group}
                 parts.append(self._unmasking(manifest, owned, responders, pairs, label, drawn))
             else:
+                from fedtrade.privacy import threshold
+
                 second = [opened.boxes[uploads[m]] for m in group]
                 weights = [weights_of(manifest)[m] for m in group]
                 parts.append(

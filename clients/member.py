@@ -35,7 +35,7 @@ from fedtrade.artifact import Artifact, load, unflatten
 from fedtrade.learning.network import clipped_gradient_sum, position_losses
 from fedtrade.learning.windows import PositionBatch
 from fedtrade.parameters import SCALE
-from fedtrade.privacy import ceremony, local, masking, mechanism, norm, threshold
+from fedtrade.privacy import local, masking, mechanism, norm
 from fedtrade.privacy.aggregation import (
     check_cost,
     model_vector,
@@ -107,6 +107,8 @@ class Member:
         self._held_out = held_out(positions.count, keys.derive(b"fedtrade held out", b""))
         self._key = None
         if terms.parameters.aggregation == "bfv":
+            from fedtrade.privacy import ceremony  # lane C alone pays for TenSEAL and numba
+
             self._key = ceremony.check_record(terms, key)
         self._shapes = {name: array.shape for name, array in base.arrays.items()}
         self._fixed = {n: a for n, a in base.arrays.items() if n.startswith("fixed.")}
@@ -189,7 +191,10 @@ class Member:
         secret = self._keys.derive(b"fedtrade upload", context + sha256(units.tobytes()))
         entropy = masking.Keystream(secret)
         if p.aggregation == "bfv":
-            sealed = threshold.encrypt(self._collective_key(), units, entropy(32), context)
+            from fedtrade.privacy import threshold
+
+            assert self._key is not None  # checked when the release was joined
+            sealed = threshold.encrypt(self._key, units, entropy(32), context)
             return sealed.c0, (sealed.c1 + sealed.proof,), ()
         count = len(masking.subsets(p.helpers, p.corrupt))
         seeds = [entropy(masking.SEED_BYTES) for _ in range(count)]
@@ -206,11 +211,6 @@ class Member:
             masked = norm.prove(units, plan, masks.astype(np.uint64), binding)
         wire = masked.astype(ring.newbyteorder("<")).tobytes()
         return wire, self._seal(seeds, context, entropy), commitments
-
-    def _collective_key(self) -> bytes:
-        if self._key is None:
-            raise ceremony.NoKey
-        return self._key
 
     def _seal(
         self, seeds: list[bytes], context: bytes, entropy: masking.Keystream

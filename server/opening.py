@@ -8,27 +8,19 @@ Opening is repeatable: where a release stands already under the same terms, noth
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from fedtrade.artifact import Artifact, flatten, load, sha256_of
 from fedtrade.chain.contracts import Membership
 from fedtrade.chain.conversation import ask
 from fedtrade.chain.deployment import Deployment
 from fedtrade.chain.rpc import Rpc
-from fedtrade.errors import BadInput, Stale
-from fedtrade.privacy import ceremony
+from fedtrade.errors import BadInput
 from fedtrade.privacy.aggregation import check_cost
 from fedtrade.protocol import (
-    Action,
-    KeyCommit,
     KeyRecord,
-    KeyRehearsal,
-    KeyReveal,
     ReleaseTerms,
     Seat,
     decode,
@@ -44,18 +36,6 @@ NO_CHAIN: Final = 0
 """Chain id in the terms of a consortium without a chain."""
 NO_REGISTRY: Final = "0x" + "00" * 20
 ARTIFACT_BYTES_MAX: Final = 64 * 2**20
-
-
-class CeremonyIncomplete(Stale):
-    """A collective key needs every helper, and some did not answer."""
-
-    def __init__(self, action: Action, missing: Sequence[int]) -> None:
-        super().__init__(
-            f"helpers {list(missing)} gave no answer to {action!r}, and a collective key needs all "
-            "of them. Bring them up and start again"
-        )
-        self.action = action
-        self.missing = tuple(missing)
 
 
 class Chains:
@@ -163,32 +143,17 @@ def with_key(terms: ReleaseTerms, exchange: Exchange, kept: Path) -> tuple[Relea
     The record is kept, so a restart goes on with the same key. Raises CeremonyIncomplete, and
     Refusal where the record does not hold.
     """
-    found = decode(KeyRecord, kept.read_bytes()) if kept.exists() else None
-    record = found or _hold_ceremony(terms, exchange)
+    from fedtrade.privacy import ceremony  # lane C alone pays for TenSEAL and numba
+    from server.keymaking import make_key
+
+    if not kept.exists():
+        final, record = make_key(exchange, terms)
+        write_whole(kept, encode(record))
+        return final, record
+    record = decode(KeyRecord, kept.read_bytes())
     final = terms.model_copy(update={"key_sha256": sha256(encode(record)).hex()})
     ceremony.check_record(final, record)
-    if found is None:
-        write_whole(kept, encode(record))
     return final, record
-
-
-def _hold_ceremony(terms: ReleaseTerms, exchange: Exchange) -> KeyRecord:
-    order = [helper.id for helper in terms.helpers]
-
-    def ask_all(action: Action, body: bytes) -> list[bytes]:
-        replies = exchange(action, dict.fromkeys(order, body))
-        if missing := [helper for helper in order if helper not in replies]:
-            raise CeremonyIncomplete(action, missing)
-        return [replies[helper] for helper in order]
-
-    commits = ask_all("deal", encode(terms))
-    reveals = ask_all("reveal", msgspec.msgpack.encode(commits))
-    rehearsals = ask_all("rehearse", msgspec.msgpack.encode([*commits, *reveals]))
-    return KeyRecord(
-        commits=tuple(decode(KeyCommit, body) for body in commits),
-        reveals=tuple(decode(KeyReveal, body) for body in reveals),
-        rehearsals=tuple(decode(KeyRehearsal, body) for body in rehearsals),
-    )
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -8,7 +8,8 @@ The two lanes differ in what an upload and an answer are, and in nothing that co
     lane B   Σ masked − Σ shares            (mod 2^32, or 2^64 while norms are checked)
     lane C   fuse(Σ weight·c0, Σ partials)  (the plaintext fields of a BFV ciphertext)
 
-Both give the same signed integers for the same inputs.
+Both give the same signed integers for the same inputs. Lane C's modules bring TenSEAL and numba, so
+they are imported where they are needed and nobody else pays for them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from fedtrade.artifact import Artifact, flatten, successor
 from fedtrade.errors import Refusal
 from fedtrade.learning.optimiser import Adam
 from fedtrade.parameters import FIELD_BITS, RING_BITS, SCALE
-from fedtrade.privacy import accounting, lattice, masking, norm, robust, threshold
+from fedtrade.privacy import accounting, masking, norm, robust
 from fedtrade.privacy.masking import Ring
 from fedtrade.privacy.mechanism import dequantise
 from fedtrade.protocol import (
@@ -107,6 +108,8 @@ def check_masked(terms: ReleaseTerms, statement: Statement, masked: bytes) -> No
     if sha256(masked) != statement.masked_sha256:
         raise Malformed("Upload", f"member {statement.member}: the masked vector was altered")
     if terms.parameters.aggregation == "bfv":
+        from fedtrade.privacy import lattice, threshold
+
         lattice.from_bytes("c0", masked, threshold.coefficients(terms.dimension))
     else:
         ring_vector("Upload", masked, masked_length(terms), ring_of(terms))
@@ -124,6 +127,8 @@ def check_upload(terms: ReleaseTerms, upload: Upload, round_number: int, model: 
 
 def halves(terms: ReleaseTerms, box: bytes) -> tuple[bytes, bytes]:
     """Lane C: (c₁, its proof) out of the one box that all helpers get. Raises Malformed."""
+    from fedtrade.privacy import threshold
+
     size = threshold.second_bytes(terms.dimension)
     if len(box) <= size:
         raise Malformed("Upload", f"a second half of {len(box)} bytes, not over {size}")
@@ -203,6 +208,8 @@ def sum_bound(terms: ReleaseTerms, weights: int, responders: int) -> int:
 def answer_bytes(terms: ReleaseTerms, groups: int) -> int:
     """Length of an answer's share: one part for each group."""
     if terms.parameters.aggregation == "bfv":
+        from fedtrade.privacy import threshold
+
         return groups * threshold.first_bytes(terms.dimension)
     return int(groups * terms.dimension * ring_of(terms).itemsize)
 
@@ -236,6 +243,8 @@ def _unmask_ciphertext(
     masked: Mapping[int, bytes],
     parts: Sequence[bytes],
 ) -> Signed:
+    from fedtrade.privacy import threshold
+
     weights = [weights_of(manifest)[m] for m in group]
     order = [seat.id for seat in terms.helpers]
     responders = tuple(order.index(helper) for helper in manifest.responders)

@@ -190,20 +190,17 @@ def test_a_reply_that_did_not_arrive_is_sent_again_and_the_work_is_not(tls, monk
 def test_an_outage_is_waited_out_and_logged_once(tls, caplog, monkeypatch):
     monkeypatch.setattr(client_channel, "BACKOFF_MIN_S", 0.01)
     monkeypatch.setattr(client_channel, "BACKOFF_MAX_S", 0.02)
-    with opened(tls) as first:
-        port = first.port
-        with pytest.raises(AssertionError), Party(tls, port, Desk({"member": 1})) as party:
-            assert first.exchange("upload", {1: b""}) == {1: b"upload "}
-            # the coordinator is killed: connections drop, nobody says goodbye
-            first._loop.call_soon_threadsafe(first._listener.close)
-            for slot in first._slots.values():
-                if slot.connection:
-                    first._loop.call_soon_threadsafe(slot.connection.force_close)
-            time.sleep(0.3)
-            assert not party.ended.done()
-            with caplog.at_level(logging.INFO), opened(tls, port) as second:
-                assert second.exchange("upload", {1: b"2"}) == {1: b"upload 2"}
-            raise AssertionError  # leave, whatever is left of it
+    with opened(tls) as first, Party(tls, first.port, Desk({"member": 1})) as party:
+        assert first.exchange("upload", {1: b""}) == {1: b"upload "}
+        # the coordinator is killed: connections drop, nobody says goodbye
+        first._loop.call_soon_threadsafe(first._listener.close)
+        for slot in first._slots.values():
+            if slot.connection:
+                first._loop.call_soon_threadsafe(slot.connection.force_close)
+        time.sleep(0.3)
+        assert not party.ended.done()
+        with caplog.at_level(logging.INFO), opened(tls, first.port) as second:
+            assert second.exchange("upload", {1: b"2"}) == {1: b"upload 2"}
     outages = [r for r in caplog.records if "no connection" in r.getMessage()]
     assert len(outages) == 1
 
@@ -229,9 +226,12 @@ def test_it_never_waits_longer_than_its_limit(tls, monkeypatch):
 @pytest.mark.parametrize("off_ms", [-SKEW_MAX_MS - 5_000, SKEW_MAX_MS + 5_000])
 def test_a_clock_that_is_off_is_a_typed_stale(tls, off_ms):
     clock = {"now_ms": lambda: time.time_ns() // 10**6 + off_ms}
-    with opened(tls) as channel, Party(tls, channel.port, Desk({"member": 1}), **clock) as party:
-        with pytest.raises(ClockSkew, match=r"NTP") as caught:
-            party.ended.result(timeout=10)
+    with (
+        opened(tls) as channel,
+        Party(tls, channel.port, Desk({"member": 1}), **clock) as party,
+        pytest.raises(ClockSkew, match=r"NTP") as caught,
+    ):
+        party.ended.result(timeout=10)
     assert caught.value.exit_code == 3
     assert abs(caught.value.own_ms - caught.value.server_ms - off_ms) < 3_000
 
@@ -250,11 +250,13 @@ def test_a_clock_that_is_set_back_a_little_goes_on(tls):
 
 
 def test_a_key_that_holds_no_seat_is_turned_away(tls):
-    with opened(tls) as channel:
-        stranger = MemberKeys.ephemeral()
-        with Party(tls, channel.port, Desk({"member": 1}), keys=stranger) as party:
-            with pytest.raises(TurnedAway, match="NotAuthentic"):
-                party.ended.result(timeout=10)
+    stranger = MemberKeys.ephemeral()
+    with (
+        opened(tls) as channel,
+        Party(tls, channel.port, Desk({"member": 1}), keys=stranger) as party,
+        pytest.raises(TurnedAway, match="NotAuthentic"),
+    ):
+        party.ended.result(timeout=10)
 
 
 def test_another_authoritys_certificate_is_not_spoken_to(tls, tmp_path, caplog):
@@ -262,10 +264,12 @@ def test_another_authoritys_certificate_is_not_spoken_to(tls, tmp_path, caplog):
     create_authority(tmp_path, "another", now)
     other = issue(tmp_path, ["127.0.0.1"], now)
     desk = Desk({"member": 1})
-    with RoundChannel(TERMS, other.server_context(), "127.0.0.1", 0, TIMEOUTS) as channel:
-        with Party(tls, channel.port, desk):
-            while "CertificateError" not in caplog.text:
-                time.sleep(0.01)
+    with (
+        RoundChannel(TERMS, other.server_context(), "127.0.0.1", 0, TIMEOUTS) as channel,
+        Party(tls, channel.port, desk),
+    ):
+        while "CertificateError" not in caplog.text:
+            time.sleep(0.01)
     assert desk.asked == []
 
 
@@ -273,10 +277,12 @@ def test_a_certificate_for_another_host_is_not_spoken_to(tls, tmp_path, caplog):
     now = datetime.now(UTC)
     create_authority(tmp_path, "another", now)
     other = issue(tmp_path, ["elsewhere.example"], now)
-    with RoundChannel(TERMS, other.server_context(), "127.0.0.1", 0, TIMEOUTS) as channel:
-        with Party(other, channel.port, Desk({"member": 1})):
-            while "CertificateError" not in caplog.text:
-                time.sleep(0.01)
+    with (
+        RoundChannel(TERMS, other.server_context(), "127.0.0.1", 0, TIMEOUTS) as channel,
+        Party(other, channel.port, Desk({"member": 1})),
+    ):
+        while "CertificateError" not in caplog.text:
+            time.sleep(0.01)
 
 
 def test_no_authority_is_one_sentence(tmp_path):

@@ -22,8 +22,9 @@ from fedtrade.devnet.accounts import GOVERNOR
 from fedtrade.errors import BadInput, Refusal
 from fedtrade.privacy.transcript import verify, verify_file
 from fedtrade.protocol import Briefing, decode, encode, sha256
+from server.keymaking import CeremonyIncomplete
 from server.keys import CoordinatorKeys
-from server.opening import CeremonyIncomplete, with_key
+from server.opening import with_key
 from server.operation import Operation, RoundsFail, TooFewJoined, TooFewSigned, timeouts_s
 from server.settings import CoordinatorSettings
 
@@ -195,7 +196,7 @@ def test_lane_c_needs_every_helper_before_anything_else(tmp_path):
 
     with Operation(lane_c(tmp_path), silent) as running:
         assert running.terms.key_sha256 == ""
-        with pytest.raises(CeremonyIncomplete, match=r"helpers \[3\] gave no answer to 'deal'"):
+        with pytest.raises(CeremonyIncomplete, match=r"helpers \[3\] did not answer at .deal."):
             running.drive(exchange)
     assert asked == [("deal", [1, 2, 3])]
 
