@@ -107,10 +107,11 @@ def terms(settings: Settings = COORDINATOR_TOML) -> None:
 def run(
     settings: Settings = COORDINATOR_TOML,
     over: Annotated[
-        Literal["channel", "flower"],
+        Literal["channel", "flower", "messages"],
         typer.Option(
             help="channel: members come by themselves. flower: open the release at the SuperNodes "
-            "of `up` first; rounds go over the channel all the same."
+            "of `up` first; rounds go over the channel all the same. messages: hand the release to "
+            "`up --rounds messages` and come back at once."
         ),
     ] = "channel",
 ) -> None:
@@ -126,7 +127,10 @@ def run(
 
     _log_to_stderr()
     loaded = CoordinatorSettings.load(settings)
-    link = _running_superlink(loaded) if over == "flower" else None
+    link = None if over == "channel" else _running_superlink(loaded)
+    if link is not None and over == "messages":
+        _open_at_nodes(link)
+        return
     with _progress() as bar, Operation(loaded, _show(bar)) as operation:
         tls = TlsFiles.within(loaded.tls).server_context()
         channel = RoundChannel(
@@ -154,7 +158,16 @@ def _tell(operation: Operation, artifact_sha256: str, epsilon_micro: int) -> Non
 
 
 @app.command()
-def up(settings: Settings = COORDINATOR_TOML) -> None:
+def up(
+    settings: Settings = COORDINATOR_TOML,
+    rounds: Annotated[
+        Literal["channel", "messages"],
+        typer.Option(
+            help="channel: a run opens the release, its rounds go over the round channel. messages: "
+            "a run drives every round as Flower messages; slow, for nodes that reach only the gate."
+        ),
+    ] = "channel",
+) -> None:
     """Keep Flower's SuperLink and its gate up, until SIGTERM or Ctrl-C.
 
     The SuperLink listens on loopback alone; SuperNodes come through the gate, which lets through
@@ -181,7 +194,7 @@ def up(settings: Settings = COORDINATOR_TOML) -> None:
         signal.signal(number, lambda *_: stop.set())
     known = read_node_keys(loaded.superlink.node_keys)
     folder = loaded.folder / SUPERLINK_FOLDER
-    environment = {SETTINGS_VARIABLE: str(settings.resolve()), PURPOSE_VARIABLE: "channel"}
+    environment = {SETTINGS_VARIABLE: str(settings.resolve()), PURPOSE_VARIABLE: rounds}
     with SuperLink.start(folder, loaded.superlink.port, environment) as link:
         (folder / PORT_FILE).write_text(str(link.port))
         for key in loaded.superlink.node_keys:
