@@ -204,6 +204,29 @@ def ledger(
         typer.echo(f"{budget.rounds} rounds; {budget.epsilon()}; limit {limit:g} (RDP)")
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def audit(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder for leakage.html and leakage.json.")],
+) -> None:
+    """Attack the privacy of a rehearsed release, and report what an attacker finds.
+
+    Canaries go through real members, committee and sums, and an auditor guesses which were in: what
+    it shows is set beside the ε that is claimed, for right and for wrong noise. A red team tries to
+    read positions out of updates, alone, summed and noised. Nothing of yours is used or sent.
+
+    Further options: --noise-multiplier, --sampling-rate, --rounds, --delta, --seed. Exit code 4: the
+    audit found more than is claimed. Needs the research extra.
+    """
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "consortium.audit", "--out", str(out), *context.args], check=False
+    )
+    raise typer.Exit(done.returncode)
+
+
 @app.command()
 def trade(
     settings: Annotated[Path, typer.Option(help="TOML file of one agent on one chain.")],

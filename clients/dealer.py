@@ -79,7 +79,12 @@ class Dealer:
             ChaCha20Poly1305(self._box_key(other, dealt=True)).encrypt(bytes(12), share, None)
             for other, share in enumerate(dealing.shares)
         )
-        message = KeyReveal(**self._header(), part=dealing.reveal, boxes=boxes)
+        message = KeyReveal(
+            **self._header(),
+            commits=ceremony.commits_sha256(commits),
+            part=dealing.reveal,
+            boxes=boxes,
+        )
         return encode(sign_message(self.terms, message, self._keys.sign_digest))
 
     def rehearse(self, data: bytes) -> bytes:

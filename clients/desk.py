@@ -27,7 +27,15 @@ from fedtrade.chain.rpc import Rpc
 from fedtrade.channel import Role
 from fedtrade.errors import Refusal
 from fedtrade.privacy.aggregation import spend_of
-from fedtrade.protocol import Action, Briefing, ReleaseTerms, WrongBinding, decode, encode
+from fedtrade.protocol import (
+    Action,
+    Briefing,
+    Endorsement,
+    ReleaseTerms,
+    WrongBinding,
+    decode,
+    encode,
+)
 
 if TYPE_CHECKING:  # a helper needs neither torch nor polars, and nobody TenSEAL but lane C
     from clients.dealer import Dealer
@@ -93,6 +101,7 @@ class Desk:
             "endorse": self._endorse,
             "ready": lambda body: self._of(self.helper, "helper").ready(body),
             "check": lambda body: self._of(self.helper, "helper").check(body),
+            "draw": lambda body: self._of(self.helper, "helper").draw(body),
             "approve": lambda body: self._of(self.helper, "helper").approve(body),
             "answer": lambda body: self._of(self.helper, "helper").answer(body),
         }
@@ -147,11 +156,11 @@ class Desk:
         return self._dealer.commit()
 
     def _endorse(self, body: bytes) -> bytes:
-        transcript, version, uri, registries = msgspec.msgpack.decode(
-            body, type=tuple[bytes, int, str, dict[int, str]]
-        )
+        asked = decode(Endorsement, body)
         member = self._of(self.member, "member")
-        return msgspec.msgpack.encode(member.endorse(transcript, version, uri, registries))
+        return msgspec.msgpack.encode(
+            member.endorse(asked.transcript, asked.version, asked.uri, asked.registries)
+        )
 
     def close(self) -> None:
         """Give ledger and log free for another process."""
@@ -261,7 +270,7 @@ class FromFiles:
         home = self._settings.home_chain
         if home is None:
             return lambda release, round_number: None
-        return final_manifests(Rpc(home.rpc_url), home.registry)
+        return final_manifests(Rpc(home.rpc_url), home.registry, home.final_block)
 
     def _read_positions(self) -> PrivatePositions:
         from clients.positions import PrivatePositions

@@ -39,6 +39,7 @@ class Floor(Parsed):
     def check(self, terms: ReleaseTerms) -> None:
         """Refuse terms below the floor. Raises FloorBroken."""
         p = terms.parameters
+        smallest = min(p.cohort_min, p.bucket_min or p.cohort_min)  # members in any sum
         for field, floor, found, holds in (
             ("delta", self.delta_max, p.delta, p.delta <= self.delta_max),
             (
@@ -53,7 +54,7 @@ class Floor(Parsed):
                 p.sampling_rate,
                 p.sampling_rate <= self.sampling_rate_max,
             ),
-            ("cohort_min", self.cohort_min, p.cohort_min, p.cohort_min >= self.cohort_min),
+            ("cohort_min", self.cohort_min, smallest, smallest >= self.cohort_min),
             ("corrupt", self.corrupt_min, p.corrupt, p.corrupt >= self.corrupt_min),
         ):
             if not holds:

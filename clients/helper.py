@@ -24,7 +24,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
@@ -44,10 +44,13 @@ from fedtrade.privacy.aggregation import (
     weights_of,
 )
 from fedtrade.privacy.agreement import (
+    NO_BEACON,
     check_certificate,
+    check_draws,
     check_form,
     check_norms,
     check_readies,
+    nonce_sha256,
 )
 from fedtrade.privacy.mechanism import noise, noise_variance
 from fedtrade.protocol import (
@@ -56,6 +59,7 @@ from fedtrade.protocol import (
     Approval,
     Check,
     Complaint,
+    Draw,
     Inspection,
     Intake,
     KeyRecord,
@@ -75,6 +79,9 @@ from fedtrade.protocol import (
 
 if TYPE_CHECKING:
     from fedtrade.privacy.lattice import Residues
+
+Bound = Literal["manifest", "draft"]
+BOUND: Final[tuple[Bound, ...]] = ("manifest", "draft")
 
 FinalManifest = Callable[[int, int], bytes | None]
 """(release, round) -> the manifest hash that stands on the home chain, or None."""
@@ -170,9 +177,13 @@ class Helper:
         self._log = Ledger(folder / f"signed-{seat}.jsonl")
         try:
             self._signed = {
-                (int(e["release"]), int(e["round"])): bytes.fromhex(e["manifest"])
+                (what, int(e["release"]), int(e["round"])): bytes.fromhex(e[what])
                 for e in self._log.entries
+                for what in BOUND
+                if what in e
             }
+            if len(self._signed) != len(self._log.entries):
+                raise ValueError("an entry that binds nothing, or a round twice")
         except (KeyError, ValueError, TypeError):
             self._log.close()
             raise LedgerDamaged(self._log.path, 1, "it is no list of signed manifests") from None
@@ -190,6 +201,8 @@ class Helper:
         intake = decode(Intake, data)
         terms = self.terms
         check(terms, intake, terms.coordinator, intake.round)
+        if not 1 <= intake.round <= terms.parameters.rounds:
+            raise WrongBinding("Intake", "round", f"1 to {terms.parameters.rounds}", intake.round)
         before = self._held()
         if before is not None and before.intake.round == intake.round:
             if before.intake != intake:
@@ -250,7 +263,7 @@ class Helper:
             helper=self.seat.id,
             accepted=accepted,
             complaints=tuple(complaints),
-            nonce=self._keys.derive(b"fedtrade nonce", intake.content()),
+            nonce_sha256=nonce_sha256(self._nonce(intake)),
             signature=UNSIGNED,
         )
         return _Open(intake, sign_message(terms, reply, self._keys.sign_digest), seeds, boxes)
@@ -284,6 +297,9 @@ class Helper:
         p = self.terms.parameters
         wanted = masking.seeds_of(self.index, p.helpers, p.corrupt)
         return masking.unseal(key, sealed.box, context, len(wanted))
+
+    def _nonce(self, intake: Intake) -> bytes:
+        return self._keys.derive(b"fedtrade nonce", intake.content())
 
     # check
 
@@ -337,7 +353,30 @@ class Helper:
         )
         return encode(sign_message(terms, reply, self._keys.sign_digest))
 
-    # approve and answer
+    # draw, approve and answer
+
+    def draw(self, data: bytes) -> bytes:
+        """Show this helper's nonce for a drafted manifest, one a round; gives an encoded Draw."""
+        question = decode(Question, data)
+        terms, manifest = self.terms, question.manifest
+        if terms.parameters.bucket_min is None or manifest.beacon != NO_BEACON:
+            raise WrongBinding("Manifest", "beacon", "none yet", manifest.beacon.hex())
+        self._judge(question, drawn=False)
+        opened = self._ready_for(manifest.round, manifest.model)
+        self._responders(manifest.responders, terms.parameters.corrupt + 1)
+        content = manifest.content()
+        self._bind("draft", manifest.release, manifest.round, content)
+        reply = Draw(
+            release=terms.release,
+            round=manifest.round,
+            terms=terms.digest,
+            model=manifest.model,
+            helper=self.seat.id,
+            draft=content,
+            nonce=self._nonce(opened.intake),
+            signature=UNSIGNED,
+        )
+        return encode(sign_message(terms, reply, self._keys.sign_digest))
 
     def approve(self, data: bytes) -> bytes:
         """Sign a manifest, one a round (agreement by certificate); gives an encoded Approval."""
@@ -347,8 +386,9 @@ class Helper:
         question = decode(Question, data)
         manifest = question.manifest
         self._judge(question)
+        self._ready_for(manifest.round, manifest.model)
         content = manifest.content()
-        self._bind(manifest.release, manifest.round, content)
+        self._bind("manifest", manifest.release, manifest.round, content)
         reply = Approval(
             release=terms.release,
             round=manifest.round,
@@ -380,7 +420,7 @@ class Helper:
                 raise ManifestNotFinal(
                     manifest.release, manifest.round, final.hex() if final else "none"
                 )
-        self._bind(manifest.release, manifest.round, content)
+        self._bind("manifest", manifest.release, manifest.round, content)
         reply = Answer(
             release=terms.release,
             round=manifest.round,
@@ -393,8 +433,11 @@ class Helper:
         )
         return encode(sign_message(terms, reply, self._keys.sign_digest))
 
-    def _judge(self, question: Question) -> None:
-        """Everything about a manifest that does not depend on this helper's own boxes."""
+    def _judge(self, question: Question, drawn: bool = True) -> None:
+        """Everything about a manifest that does not depend on this helper's own boxes.
+
+        `drawn`: whether its buckets must have been drawn by now.
+        """
         terms, manifest = self.terms, question.manifest
         check(terms, manifest, terms.coordinator, manifest.round)
         if not 1 <= manifest.round <= terms.parameters.rounds:
@@ -408,6 +451,8 @@ class Helper:
         check_form(terms, manifest, self.bucket_min)
         check_readies(terms, manifest, question.readies)
         check_norms(terms, manifest, question.checks)
+        if drawn:
+            check_draws(terms, question)
 
     def _ready_for(self, round_number: int, model: bytes) -> _Open:
         opened = self._held()
@@ -425,15 +470,15 @@ class Helper:
             raise CohortRefused(f"responders {seats} do not include us or are too few")
         return tuple(order.index(seat) for seat in seats)
 
-    def _bind(self, release: int, round_number: int, content: bytes) -> None:
-        """Bind this round to this manifest, on disk, before anything of it leaves."""
-        before = self._signed.get((release, round_number))
+    def _bind(self, what: Bound, release: int, round_number: int, content: bytes) -> None:
+        """Bind this round to this manifest (or draft), on disk, before anything of it leaves."""
+        before = self._signed.get((what, release, round_number))
         if before == content:
             return
         if before is not None:
             raise SecondManifest(release, round_number)
-        self._log.append({"release": release, "round": round_number, "manifest": content.hex()})
-        self._signed[(release, round_number)] = content
+        self._log.append({"release": release, "round": round_number, what: content.hex()})
+        self._signed[(what, release, round_number)] = content
 
     def _pairs(self, responders: tuple[int, ...], content: bytes) -> dict[int, bytes]:
         """A secret shared with each other responder, for one use."""

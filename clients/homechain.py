@@ -14,12 +14,16 @@ from fedtrade.chain.rpc import Rpc
 from fedtrade.protocol import ReleaseTerms, WrongBinding
 
 
-def final_manifests(rpc: Rpc, registry: str) -> FinalManifest:
-    """(release, round) -> the manifest hash that stands in `registry`, or None."""
+def final_manifests(rpc: Rpc, registry: str, block: str = "finalized") -> FinalManifest:
+    """(release, round) -> the manifest hash that stands in `registry`, or None.
+
+    Read at a finalised block: one that can still be reorganised away could show two helpers two
+    manifests of a round. Local chains of a rehearsal finalise nothing in time and say "latest".
+    """
     contract = ModelRegistry(registry)
 
     def final(release: int, round_number: int) -> bytes | None:
-        root = ask(rpc, contract.manifest_of(release, round_number))
+        root = ask(rpc, contract.manifest_of(release, round_number, block))
         return root if any(root) else None
 
     return final

@@ -175,9 +175,11 @@ class Member:
             noise_key = self._keys.derive(b"fedtrade local noise", context)
             expected = p.sampling_rate * self._positions.count
             total = local.difference(vector, clipped_sum, p, batch_max, expected, noise_key)
-            total = np.clip(total, -batch_max * p.clip_norm, batch_max * p.clip_norm)
         else:
             total = clipped_sum(vector)
+        # Clipping has bounded it already; whatever happens, the data never decides about a refusal.
+        bound = batch_max * p.clip_norm
+        total = np.clip(np.nan_to_num(total, nan=0.0, posinf=bound, neginf=-bound), -bound, bound)
         plan = norm_plan(terms)
         if plan is not None:
             return norm.onto_ball(total / p.clip_norm * SCALE, plan)

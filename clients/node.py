@@ -130,8 +130,8 @@ class Node:
                 if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
                     break
                 self._route(msgspec.json.decode(message.data))
-        except msgspec.DecodeError:
-            problem = "not JSON"
+        except (ValueError, TypeError, AttributeError, RecursionError):  # whatever the node sends
+            problem = "not JSON-RPC"
         except asyncio.QueueFull:
             problem = f"more than {HEADS_MAX} heads behind"
         except (aiohttp.ClientError, ConnectionError) as error:
@@ -148,7 +148,9 @@ class Node:
         if not isinstance(message, dict):
             return
         if message.get("method") == "eth_subscription":
-            params = message.get("params") or {}
+            params = message.get("params")
+            if not isinstance(params, dict) or not isinstance(params.get("result", {}), dict):
+                raise TypeError("a head that is none")
             self._heads.put_nowait(params.get("result") or {})
             return
         answer = self._waiting.get(message.get("id") or 0)

@@ -87,6 +87,9 @@ class HomeChainAt(Strict):
 
     rpc_url: Annotated[str, Field(pattern=r"^https?://\S+$")]
     chain_id: Annotated[int, Field(gt=0)]
+    final_block: Literal["finalized", "safe", "latest"] = "finalized"
+    """The block at which a manifest counts as final. "latest" only for local chains: a block that
+    is reorganised away could show two helpers two manifests of a round."""
     membership: Address
     registry: Address
 
@@ -174,6 +177,7 @@ ca_file = "ca.crt"              # the only authority whose certificates are acce
 [home_chain]                    # your own node: terms, keys and manifests are checked there
 rpc_url = "http://127.0.0.1:8545"
 chain_id = 1
+# final_block = "finalized"     # where a manifest counts as final; "latest" for local chains alone
 membership = "0x<40 hex digits>"
 registry = "0x<40 hex digits>"
 

@@ -272,7 +272,7 @@ def run_audit(
     for name, real in (
         ("noise as agreed", z),
         ("half the noise", z / 2),
-        (f"the least noise of any terms (z = {LEAST_NOISE:g})", LEAST_NOISE),
+        (f"the least noise of any terms, z = {LEAST_NOISE:g}", LEAST_NOISE),
     ):
         progress(f"one-run audit: {name}")
         rows.append(one_run(name, z, real, delta, draw))

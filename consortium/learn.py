@@ -37,6 +37,7 @@ from fedtrade.learning.training import TrainingSettings, train_pooled, train_sol
 from fedtrade.parameters import PrivacyParameters
 from fedtrade.privacy import accounting
 from fedtrade.privacy.aggregation import spend_of
+from fedtrade.protocol import Endorsement, encode
 from fedtrade.simulation.positions import CONSORTIUM, SimulatedMember, csv_text, simulate_positions
 from server.keys import CoordinatorKeys
 from server.publish import Publisher
@@ -89,7 +90,7 @@ class HomeChain:
     def __init__(self, publisher: Publisher, devnet: Devnet) -> None:
         home = devnet.deployment.chain(devnet.deployment.home)
         self._publisher = publisher
-        self._final = final_manifests(devnet.rpc(home.name), home.model_registry)
+        self._final = final_manifests(devnet.rpc(home.name), home.model_registry, "latest")
 
     def post(self, release: int, round_number: int, manifest: bytes) -> None:
         self._publisher.post_manifest(release, round_number, manifest)
@@ -234,7 +235,9 @@ def _publish(
     path.write_bytes(finished.artifact)
     uri = path.name
     registries = {p.chain.chain_id: p.chain.model_registry.lower() for p in publishers.values()}
-    body = msgspec.msgpack.encode((finished.transcript, VERSION, uri, registries))
+    body = encode(
+        Endorsement(transcript=finished.transcript, version=VERSION, uri=uri, registries=registries)
+    )
     replies = endorsements(exchange, terms, body)
     for publisher in publishers.values():
         signatures = {}

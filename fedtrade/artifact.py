@@ -203,8 +203,13 @@ def load(data: bytes, expect_sha256: str) -> Artifact:
     manifest = _read_manifest(data)
     try:
         arrays: dict[str, NDArray[np.float32]] = safetensors_load(data)
-    except SafetensorError as error:
-        raise ArtifactInvalid(f"not a safetensors file ({error})") from error
+    except (
+        SafetensorError,
+        KeyError,
+        ValueError,
+        TypeError,
+    ) as error:  # or an element type of theirs
+        raise ArtifactInvalid(f"not a safetensors file of float32 ({error})") from error
     if pack(arrays, manifest) != data:
         raise ArtifactInvalid("the encoding is not canonical")
     for array in arrays.values():

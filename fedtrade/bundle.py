@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import struct
 import tomllib
 import zipfile
@@ -41,6 +42,7 @@ NAMES_SHOWN_MAX: Final = 12
 _UNREADABLE: Final = (
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
     struct.error,
     EOFError,
     OSError,
@@ -126,7 +128,7 @@ def check_files(files: Mapping[str, bytes], version: str, digest: str) -> None:
         raise ForeignBundle(digest, "its LICENSE is another one")
     try:
         named: dict[str, Any] = tomllib.loads(files["pyproject.toml"].decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # not TOML, not UTF-8, or a number beyond all bounds
         raise ForeignBundle(digest, "its pyproject.toml is not TOML") from None
     ours = tomllib.loads(_pyproject(version))
     if named != ours:

@@ -29,7 +29,14 @@ from typing import Final, Literal
 import msgspec
 
 from fedtrade.errors import Refusal, Stale
-from fedtrade.protocol import MEMBER_ACTIONS, MESSAGE_BYTES_MAX, Action, Sign, recover
+from fedtrade.protocol import (
+    MEMBER_ACTIONS,
+    MESSAGE_BYTES_MAX,
+    TRANSCRIPT_BYTES_MAX,
+    Action,
+    Sign,
+    recover,
+)
 
 Role = Literal["member", "helper"]
 
@@ -38,8 +45,6 @@ POLL_S: Final = 25.0
 """The longest that the server holds a poll for work."""
 SKEW_MAX_MS: Final = 30_000
 ERROR_NAME_BYTES_MAX: Final = 64
-TRANSCRIPT_BYTES_MAX: Final = 2**30
-"""Of the one task that carries more than a message: to endorse a whole release."""
 
 NEXT: Final = "/v1/next"
 REPLY: Final = "/v1/reply/"

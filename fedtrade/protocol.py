@@ -8,6 +8,8 @@ A round is one aggregated DP-SGD step (DP-FedSGD). Its conversation:
     helper      -> coordinator  Ready       which uploads it can unmask, with evidence against others
     coordinator -> helper    Inspection     (norm check on) the masked vectors and who is present
     helper      -> coordinator  Check       (norm check on) its share of every vector's check words
+    coordinator -> helper    (buckets on) the manifest without its beacon
+    helper      -> coordinator  Draw        its nonce, to which its readiness committed
     coordinator              Manifest       cohort and responders, once a round, before any unmasking
       agreement by chain:        posted on the home chain, one manifest a round
       agreement by certificate:  shown to the helpers; each signs one a round (Approval)
@@ -33,28 +35,30 @@ import hashlib
 import math
 import weakref
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 import msgspec
-from coincurve import PublicKey
-from eth_hash.auto import keccak
 from pydantic import Field, ValidationError
 
 from fedtrade.errors import Refusal
 from fedtrade.parameters import SCALE, Parsed, PrivacyParameters, sha256_json
+from fedtrade.typed_data import MESSAGE_TYPE, kind_hash, typed_digest, word
+from fedtrade.typed_data import publication_digest as publication_digest
+from fedtrade.typed_data import recover as recover
 
 MESSAGE_BYTES_MAX = 64 * 2**20
 """No message is larger; longer input is refused before it is parsed."""
+TRANSCRIPT_BYTES_MAX = 2**30
+"""But one: a whole transcript, which is sent once a release."""
 
 Action = Literal[
     "join", "upload", "endorse",
-    "deal", "reveal", "rehearse", "serve", "ready", "check", "approve", "answer",
+    "deal", "reveal", "rehearse", "serve", "ready", "check", "draw", "approve", "answer",
 ]  # fmt: skip
 """What a coordinator may ask of a seat; each has one body and one reply."""
 MEMBER_ACTIONS: Final[tuple[Action, ...]] = ("join", "upload", "endorse")
 HELPER_ACTIONS: Final[tuple[Action, ...]] = (
-    "deal", "reveal", "rehearse", "serve", "ready", "check", "approve", "answer",
+    "deal", "reveal", "rehearse", "serve", "ready", "check", "draw", "approve", "answer",
 )  # fmt: skip
 
 Bytes32 = Annotated[bytes, Field(min_length=32, max_length=32)]
@@ -300,8 +304,8 @@ class Ready(Message):
     accepted: tuple[Bytes32, ...]
     """Content hashes of the statements that this helper can unmask."""
     complaints: tuple[Complaint, ...]
-    nonce: Bytes32
-    """Unforeseeable until now: the responders' nonces draw the round's random buckets."""
+    nonce_sha256: Bytes32
+    """Commits to what this helper adds to the draw of the round's random buckets."""
     signature: Signature
 
 
@@ -338,9 +342,20 @@ class Manifest(Message):
     readies: tuple[Bytes32, ...]
     """Content hashes of the responders' Ready messages, in the order of `responders`."""
     beacon: Bytes32
-    """sha256 over the responders' nonces: what draws the buckets."""
+    """sha256 over the responders' nonces: what draws the buckets. Zeros where there are none."""
     weights: tuple[Annotated[int, Field(ge=1, le=16)], ...] = ()
     """Lane C: one whole number for each of the cohort; empty where all weigh 1."""
+    signature: Signature
+
+
+class Draw(Message):
+    """A helper's nonce, shown once the round is fixed but for its buckets (buckets on)."""
+
+    kind: ClassVar[str] = "Draw"
+    helper: Count
+    draft: Bytes32
+    """The manifest with an empty beacon; a helper shows its nonce for one a round."""
+    nonce: Bytes32
     signature: Signature
 
 
@@ -358,6 +373,8 @@ class Question(Parsed):
 
     manifest: Manifest
     readies: tuple[Ready, ...]
+    """Of the responders, in their order."""
+    draws: tuple[Draw, ...] = ()
     """Of the responders, in their order: they prove the beacon."""
     checks: tuple[Check, ...] = ()
     approvals: tuple[Approval, ...] = ()
@@ -387,6 +404,8 @@ class KeyReveal(Message):
 
     kind: ClassVar[str] = "KeyReveal"
     helper: Count
+    commits: Bytes32
+    """sha256 over the commitments that it was revealed under: there is one list of them."""
     part: Vector
     boxes: tuple[Annotated[bytes, Field(max_length=MESSAGE_BYTES_MAX)], ...]
     signature: Signature
@@ -420,20 +439,40 @@ class Briefing(Parsed):
     key: KeyRecord | None = None
 
 
-State = Literal["collecting", "intake", "checking", "committed", "summed", "abandoned"]
+class Endorsement(Parsed):
+    """The closed release, for its members to recompute, judge and sign."""
+
+    transcript: Annotated[bytes, Field(max_length=TRANSCRIPT_BYTES_MAX)]
+    version: Count
+    uri: Annotated[str, Field(max_length=1024)]
+    registries: Annotated[dict[Count, Address], Field(max_length=64)]
+    """Chain id -> registry."""
+
+
+State = Literal[
+    "collecting", "intake", "checking", "drawing", "committed", "summed", "abandoned"
+]  # fmt: skip
 Step = Literal[
-    "upload", "close", "ready", "inspect", "check", "commit", "approve", "answer", "sum", "abandon"
-]
+    "upload", "close", "ready", "inspect", "check", "draft", "draw", "commit", "approve", "answer",
+    "sum", "abandon",
+]  # fmt: skip
 
 ORDER: dict[State, dict[Step, State]] = {
     "collecting": {"upload": "collecting", "close": "intake", "abandon": "abandoned"},
     "intake": {
         "ready": "intake",
         "inspect": "checking",
+        "draft": "drawing",
         "commit": "committed",
         "abandon": "abandoned",
     },
-    "checking": {"check": "checking", "commit": "committed", "abandon": "abandoned"},
+    "checking": {
+        "check": "checking",
+        "draft": "drawing",
+        "commit": "committed",
+        "abandon": "abandoned",
+    },
+    "drawing": {"draw": "drawing", "commit": "committed", "abandon": "abandoned"},
     "committed": {
         "approve": "committed",
         "answer": "committed",
@@ -463,11 +502,12 @@ def encode(message: Parsed) -> bytes:
 
 def decode(kind: type[M], data: bytes) -> M:
     """Parse a message, refusing anything but its canonical encoding. Raises Malformed."""
-    if len(data) > MESSAGE_BYTES_MAX:
-        raise Malformed(kind.__name__, f"{len(data)} bytes is over {MESSAGE_BYTES_MAX}")
+    most = TRANSCRIPT_BYTES_MAX if kind is Endorsement else MESSAGE_BYTES_MAX
+    if len(data) > most:
+        raise Malformed(kind.__name__, f"{len(data)} bytes is over {most}")
     try:
         fields = msgspec.msgpack.decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise Malformed(kind.__name__, f"not msgpack ({error})") from None
     try:
         message = kind.model_validate(fields)
@@ -484,92 +524,16 @@ def sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def _word(value: int) -> bytes:
-    return value.to_bytes(32, "big")
-
-
-_DOMAIN_TYPE = keccak(
-    b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
-)
-_MESSAGE_TYPE = keccak(b"Message(string kind,uint64 release,uint32 round,bytes32 content)")
-_PUBLICATION_TYPE = keccak(
-    b"Publication(uint64 release,uint64 version,bytes32 sha256,string uri,uint64 epsilonMicro)"
-)
-
-
-@lru_cache(maxsize=64)
-def _domain(name: bytes, chain_id: int, contract: str) -> bytes:
-    """EIP-712 domain separator."""
-    return keccak(
-        _DOMAIN_TYPE
-        + keccak(name)
-        + keccak(b"1")
-        + _word(chain_id)
-        + bytes(12)
-        + bytes.fromhex(contract[2:])
-    )
-
-
-@lru_cache(maxsize=64)
-def _kind(kind: str) -> bytes:
-    return keccak(kind.encode())
-
-
-def _typed(name: bytes, chain_id: int, contract: str, struct: bytes) -> bytes:
-    """EIP-712 digest: keccak(0x1901 ‖ domain separator ‖ struct hash)."""
-    return keccak(b"\x19\x01" + _domain(name, chain_id, contract) + keccak(struct))
-
-
 def signing_digest(terms: ReleaseTerms, message: Message) -> bytes:
     """What the author of a round's message signs (32 bytes)."""
     struct = (
-        _MESSAGE_TYPE
-        + _kind(message.kind)
-        + _word(message.release)
-        + _word(message.round)
+        MESSAGE_TYPE
+        + kind_hash(message.kind)
+        + word(message.release)
+        + word(message.round)
         + message.content()
     )
-    return _typed(b"fedtrade", terms.chain_id, terms.registry, struct)
-
-
-def publication_digest(
-    chain_id: int,
-    registry: str,
-    release: int,
-    version: int,
-    artifact_sha256: bytes,
-    uri: str,
-    epsilon_micro: int,
-) -> bytes:
-    """What a member signs to publish on one chain; equals `ModelRegistry.digest` of that chain."""
-    struct = (
-        _PUBLICATION_TYPE
-        + _word(release)
-        + _word(version)
-        + artifact_sha256
-        + keccak(uri.encode())
-        + _word(epsilon_micro)
-    )
-    return _typed(b"fedtrade ModelRegistry", chain_id, registry, struct)
-
-
-@lru_cache(maxsize=4096)
-def recover(digest: bytes, signature: bytes) -> str:
-    """The address that signed a digest, or "nobody". Malleable signatures (EIP-2) are nobody's.
-
-    Kept for what was seen last, since it is a function of its arguments alone and a helper meets
-    the same signatures in a question to approve and in the one to answer.
-    """
-    half_order = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
-    if signature[64] not in (27, 28) or int.from_bytes(signature[32:64], "big") > half_order:
-        return "nobody"
-    try:
-        key = PublicKey.from_signature_and_message(
-            signature[:64] + bytes([signature[64] - 27]), digest, hasher=None
-        )
-    except ValueError:
-        return "nobody"
-    return "0x" + keccak(key.format(compressed=False)[1:])[12:].hex()
+    return typed_digest(b"fedtrade", terms.chain_id, terms.registry, struct)
 
 
 def sign_message(terms: ReleaseTerms, message: S, sign: Sign) -> S:

@@ -16,6 +16,8 @@ from fedtrade.errors import BadInput
 
 SETTINGS_MAX_BYTES: Final = 262_144
 MISTAKES_LISTED_MAX: Final = 20
+DOTS_MAX: Final = 256
+"""In one line: the parser of dotted keys takes time that grows with their square."""
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -49,11 +51,14 @@ def read_settings(kind: type[S], path: Path) -> S:
         raise BadInput(
             str(path), f"over {SETTINGS_MAX_BYTES} bytes", "Settings are short: check the path."
         )
+    if any(line.count(b".") > DOTS_MAX for line in content.splitlines()):
+        raise BadInput(str(path), f"a line has over {DOTS_MAX} dots", "Correct the file.")
     try:
         raw: dict[str, Any] = tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:  # ValueError: not TOML, not UTF-8, a huge number
+        raise BadInput(str(path), f"not TOML ({str(error)[:200]})", "Correct the file.") from error
+    try:
         return kind.model_validate(raw, context={"folder": path.resolve().parent})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(str(path), f"not TOML ({error})", "Correct the file.") from error
     except ValidationError as error:
         raise BadInput(str(path), _mistakes(error), "Correct the settings.") from None
 

@@ -66,18 +66,23 @@ def _reply_body(reply: Message, node: int, action: str) -> bytes | None:
         return None
     refused, body = record.get("refused"), record.get("body")
     if isinstance(refused, bytes):
-        log.warning("node %d refused %s: %s", node, action, refused[:64].decode(errors="replace"))
+        name = refused[:64].decode(errors="replace")
+        log.warning("node %d refused %s: %s", node, action, name if name.isalnum() else "?")
     return body if isinstance(body, bytes) else None
 
 
 def _seats(replies: Mapping[int, bytes]) -> dict[str, dict[int, int]]:
-    """role -> seat -> node. A node that claims a seat wrongly only loses its own reply: every
-    message of a seat is signed by that seat's key."""
+    """role -> seat -> node; the first node that claims a seat has it.
+
+    A registered node can so keep another's seat out of a release over Flower messages. It cannot
+    speak for it: every message of a seat is signed by that seat's key. The round channel asks for
+    that signature before it hands out anything.
+    """
     found: dict[str, dict[int, int]] = {"member": {}, "helper": {}}
     for node, body in sorted(replies.items()):
         try:
             claims = msgspec.msgpack.decode(body, type=dict[str, int])
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, ValueError):
             log.warning("node %d did not say who it is", node)
             continue
         for role, seats in found.items():

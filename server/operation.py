@@ -22,6 +22,7 @@ from fedtrade.protocol import (
     MEMBER_ACTIONS,
     Action,
     Briefing,
+    Endorsement,
     KeyRecord,
     encode,
     publication_digest,
@@ -194,8 +195,13 @@ class Operation:
             else {p.chain.chain_id: p.chain.model_registry.lower() for p in chains.publishers}
         )
         self._report("members recompute the release and sign", 0, 1)
-        body = msgspec.msgpack.encode(
-            (finished.transcript, release.version, release.uri, registries)
+        body = encode(
+            Endorsement(
+                transcript=finished.transcript,
+                version=release.version,
+                uri=release.uri,
+                registries=registries,
+            )
         )
         signed = self._signatures(endorsements(exchange, terms, body), finished, registries)
         by_chain = {
@@ -229,7 +235,7 @@ class Operation:
             signer = self.terms.member(seat).signer
             try:
                 given = msgspec.msgpack.decode(reply, type=dict[int, bytes])
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, ValueError):
                 continue  # one bad reply is dropped alone
             for chain_id, registry in registries.items():
                 digest = publication_digest(

@@ -13,9 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedtrade.artifact import Artifact, sha256_of
-from fedtrade.learning.optimiser import GradientRefused
+from fedtrade.errors import Fault, Refusal
 from fedtrade.privacy.aggregation import Trajectory, check_cost, epsilon_micro, norm_plan
-from fedtrade.privacy.mechanism import RingOverflow
 from fedtrade.protocol import Action, Message, ReleaseTerms, Sign, encode
 from server.rounds import Left, Round, RoundAbandoned, drop_alone
 from server.store import TranscriptFile
@@ -99,6 +98,10 @@ class Release:
         if norm_plan(terms) is not None:
             panels = current.inspect(self._sign)
             self._stage(current, "check", current.check, lambda: exchange("check", _bodies(panels)))
+        if terms.parameters.bucket_min is not None:
+            draft = current.draft(self._sign)
+            asked = dict.fromkeys(draft.manifest.responders, encode(draft))
+            self._stage(current, "draw", current.draw, lambda: exchange("draw", asked))
         manifest = current.commit(self._sign)
         if terms.parameters.agreement == "certificate":
             shown = dict.fromkeys((h.id for h in terms.helpers), encode(current.question()))
@@ -109,10 +112,9 @@ class Release:
             self._post(terms.release, current.number, manifest.content())
         questions = dict.fromkeys(manifest.responders, encode(current.question()))
         drop_alone(current.answer, exchange("answer", questions), current.left_out, "helper")
-        sums = current.sum()
         try:
-            self.trajectory.step(manifest, sums)
-        except (RingOverflow, GradientRefused) as problem:
+            self.trajectory.step(manifest, current.sum())
+        except (Refusal, Fault) as problem:  # some share or upload is garbage, and cannot be named
             raise RoundAbandoned(terms.release, current.number, problem.message) from problem
 
     def _stage(

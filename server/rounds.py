@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedtrade.errors import Fault, Refusal, Stale
-from fedtrade.privacy import masking
+from fedtrade.privacy import masking, norm
 from fedtrade.privacy.aggregation import (
     Signed,
     answer_bytes,
@@ -33,7 +33,14 @@ from fedtrade.privacy.aggregation import (
     proven,
     unmask,
 )
-from fedtrade.privacy.agreement import beacon_of, check_form, passing
+from fedtrade.privacy.agreement import (
+    NO_BEACON,
+    beacon_of,
+    check_form,
+    draft_of,
+    nonce_sha256,
+    passing,
+)
 from fedtrade.privacy.transcript import RoundRecord
 from fedtrade.protocol import (
     ORDER,
@@ -42,6 +49,7 @@ from fedtrade.protocol import (
     Answer,
     Approval,
     Check,
+    Draw,
     Inspection,
     Intake,
     Malformed,
@@ -115,9 +123,12 @@ class Round:
         self.uploads: dict[int, Upload] = {}
         self.readies: dict[int, Ready] = {}
         self.checks: dict[int, Check] = {}
+        self.draws: dict[int, Draw] = {}
         self.approvals: dict[int, Approval] = {}
         self.answers: dict[int, Answer] = {}
         self.panel: Inspection | None = None
+        self.drafted: Manifest | None = None
+        """The manifest but for its beacon."""
         self.manifest: Manifest | None = None
         self._helper_index = {seat.id: i for i, seat in enumerate(terms.helpers)}
 
@@ -215,16 +226,55 @@ class Round:
         asked = (self.panel.responders, self.panel.uploads, self.model)
         if (message.responders, message.uploads, message.model) != asked:
             raise WrongBinding("Check", "panel", "the one asked about", "another")
-        if len(message.words) != len(message.uploads):
-            raise Malformed("Check", "not one set of words for each upload")
+        if [len(w) for w in message.words] != [8 * norm.WORDS] * len(message.uploads):
+            raise Malformed("Check", "not one whole set of words for each upload")
         if message.helper in self.checks:
             raise AlreadyGiven("Check", message.helper)
         self._step("check")
         self.checks[message.helper] = message
         return message.helper
 
+    def draft(self, sign: Sign) -> Question:
+        """Fix cohort and responders before the buckets are drawn. Raises RoundAbandoned."""
+        manifest = self._settle()
+        self._step("draft")
+        self.drafted = sign_message(self.terms, manifest, sign)
+        return self._shown(self.drafted)
+
+    def draw(self, data: bytes) -> int:
+        """Take one responder's nonce; gives the helper. Raises Refusal: drop that reply alone."""
+        message = decode(Draw, data)
+        drafted = self.drafted
+        if drafted is None or message.helper not in drafted.responders:
+            raise WrongBinding("Draw", "responder", drafted and drafted.responders, message.helper)
+        check(self.terms, message, self.terms.helper(message.helper).signer, self.number)
+        if message.draft != draft_of(drafted):
+            raise WrongBinding("Draw", "draft", "this round's", message.draft.hex())
+        if nonce_sha256(message.nonce) != self.readies[message.helper].nonce_sha256:
+            raise Malformed("Draw", "not the nonce that it committed to")
+        if message.helper in self.draws:
+            raise AlreadyGiven("Draw", message.helper)
+        self._step("draw")
+        self.draws[message.helper] = message
+        return message.helper
+
     def commit(self, sign: Sign) -> Manifest:
-        """Judge complaints and norms, and fix cohort and responders, once. Raises RoundAbandoned."""
+        """Make the round's one manifest: as drafted, with its beacon. Raises RoundAbandoned."""
+        drafted = self.drafted
+        if drafted is None:
+            drafted = self._settle()
+        else:
+            missing = sorted(set(drafted.responders) - set(self.draws))
+            if missing:
+                self.abandon(f"helpers {missing} were ready and did not show their nonces")
+            draws = [self.draws[h] for h in drafted.responders]
+            drafted = drafted.model_copy(update={"beacon": beacon_of(draws)})
+        self._step("commit")
+        self.manifest = sign_message(self.terms, drafted, sign)
+        return self.manifest
+
+    def _settle(self) -> Manifest:
+        """Judge complaints and norms: the unsigned manifest without a beacon."""
         cohort, responders = self._judge()
         if norm_plan(self.terms) is not None:
             cohort = self._within_norm(cohort)
@@ -237,7 +287,7 @@ class Round:
                 "uploads": tuple(self.uploads[m].statement.content() for m in cohort),
                 "responders": tuple(responders),
                 "readies": tuple(r.content() for r in readies),
-                "beacon": beacon_of(readies),
+                "beacon": NO_BEACON,
             }
         )
         p = self.terms.parameters
@@ -245,9 +295,7 @@ class Round:
             check_form(self.terms, draft, p.bucket_min or p.cohort_min)
         except Malformed as problem:
             self.abandon(problem.problem)
-        self._step("commit")
-        self.manifest = sign_message(self.terms, draft, sign)
-        return self.manifest
+        return draft
 
     def _within_norm(self, cohort: list[int]) -> list[int]:
         """Those of the cohort whose check words add up to zero. Raises RoundAbandoned."""
@@ -267,10 +315,15 @@ class Round:
         """The manifest with what a helper needs to judge it."""
         if self.manifest is None:
             raise OutOfOrder(self.state, "answer")
+        return self._shown(self.manifest)
+
+    def _shown(self, manifest: Manifest) -> Question:
+        responders = manifest.responders
         return Question(
-            manifest=self.manifest,
-            readies=tuple(self.readies[h] for h in self.manifest.responders),
-            checks=tuple(self.checks[h] for h in self.manifest.responders) if self.checks else (),
+            manifest=manifest,
+            readies=tuple(self.readies[h] for h in responders),
+            draws=tuple(self.draws[h] for h in responders) if self.draws else (),
+            checks=tuple(self.checks[h] for h in responders) if self.checks else (),
             approvals=tuple(self.approvals[h] for h in sorted(self.approvals)),
         )
 

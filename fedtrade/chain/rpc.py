@@ -91,7 +91,14 @@ class Rpc:
         for start in range(0, len(calls), BATCH_MAX):
             piece = calls[start : start + BATCH_MAX]
             requests = [self._request(method, params) for method, params in piece]
-            replies = {reply.get("id"): reply for reply in self._post(requests)}
+            answered = self._post(requests)
+            if not isinstance(answered, list):
+                raise NodeLost(self.url, "no list of answers to a batch")
+            replies = {
+                reply["id"]: reply
+                for reply in answered
+                if isinstance(reply, dict) and isinstance(reply.get("id"), int)
+            }
             for request, (method, _) in zip(requests, piece, strict=True):
                 reply = replies.get(request["id"])
                 if reply is None:
@@ -124,7 +131,7 @@ class Rpc:
                 raise NodeLost(self.url, str(error) or type(error).__name__) from error
         try:
             return msgspec.json.decode(answer)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise NodeLost(self.url, f"status {response.status}, and no JSON") from error
 
     def _connect(self) -> None:
@@ -150,8 +157,11 @@ def eth_call(
 
 
 def from_hex(text: str) -> bytes:
-    """0x-prefixed hex as a node writes it."""
-    return bytes.fromhex(text.removeprefix("0x"))
+    """0x-prefixed hex as a node writes it. Raises NodeLost for anything else."""
+    try:
+        return bytes.fromhex(text.removeprefix("0x"))
+    except (ValueError, AttributeError, TypeError):
+        raise NodeLost("node", "an answer that is no hex") from None
 
 
 def _result(method: str, reply: Any) -> Any:
@@ -159,10 +169,12 @@ def _result(method: str, reply: Any) -> Any:
         raise NodeRefused(method, 0, "the answer is no JSON-RPC object", "")
     if (error := reply.get("error")) is None:
         return reply.get("result")
-    data = error.get("data")
+    if not isinstance(error, dict):
+        raise NodeRefused(method, 0, _printable(error), "")
+    code, data = error.get("code"), error.get("data")
     raise NodeRefused(
         method,
-        int(error.get("code", 0)),
+        code if isinstance(code, int) else 0,
         _printable(error.get("message")),
         data if isinstance(data, str) else "",
     )

@@ -110,7 +110,13 @@ def clipped_sum(affines: Sequence[Affine], positions: int, clip_norm: float) -> 
 
 
 def _squared_norms(affine: Affine, positions: int) -> Tensor:
-    """‖G_p‖² of one map's weight and bias together, (P,)."""
+    """‖G_p‖² of one map's weight and bias together, (P,), and never less.
+
+    Whoever makes the model can make the terms of a Gram sum cancel: rows that are huge and nearly
+    opposite, whose computed norm is 0 while their computed gradient is not. So the largest rounding
+    error that the sum can have is added to it: (n + m + R² + 8)·u·(Σ_r ‖(a_r, 1)‖‖δ_r‖)², u the
+    unit roundoff (Higham 2002, §3.1). An honest model's norms move by some 1e-12 of themselves.
+    """
     inputs, slopes = (_by_position(x, positions) for x in (affine.inputs, affine.slopes))
     rows, n, m = inputs.shape[1], inputs.shape[2], slopes.shape[2]
     if rows == 1:
@@ -118,6 +124,9 @@ def _squared_norms(affine: Affine, positions: int) -> Tensor:
     by_gram = rows * (n + m) <= 2 * n * m
     block = max(1, _SCRATCH // (rows * rows if by_gram else n * m))
     found = slopes.sum(1).square().sum(1)
+    lengths = (inputs.square().sum(2) + 1).sqrt() * slopes.square().sum(2).sqrt()
+    roundoff = (n + m + rows * rows + 8) * torch.finfo(inputs.dtype).eps
+    found += roundoff * lengths.sum(1).square()
     for start in range(0, positions, block):
         a, d = inputs[start : start + block], slopes[start : start + block]
         if by_gram:

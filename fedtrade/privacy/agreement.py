@@ -18,8 +18,10 @@ from fedtrade.privacy.aggregation import buckets_of, norm_plan
 from fedtrade.protocol import (
     Approval,
     Check,
+    Draw,
     Malformed,
     Manifest,
+    Question,
     Ready,
     ReleaseTerms,
     WrongBinding,
@@ -51,9 +53,45 @@ class NotCertified(Refusal):
         self.needed = needed
 
 
-def beacon_of(readies: Sequence[Ready]) -> bytes:
-    """What draws the buckets: sha256 over the responders' nonces, in the order of their seats."""
-    return sha256(b"fedtrade beacon|" + b"".join(r.nonce for r in readies))
+NO_BEACON = bytes(32)
+
+
+def nonce_sha256(nonce: bytes) -> bytes:
+    """How readiness commits to a nonce."""
+    return sha256(b"fedtrade nonce|" + nonce)
+
+
+def beacon_of(draws: Sequence[Draw]) -> bytes:
+    """What draws the buckets: sha256 over the responders' nonces, in the order of their seats.
+
+    Nonces are committed to before the cohort is fixed and shown after it, so neither the coordinator
+    nor a bad helper can choose a partition; who does not like one can only end the round.
+    """
+    return sha256(b"fedtrade beacon|" + b"".join(draw.nonce for draw in draws))
+
+
+def draft_of(manifest: Manifest) -> bytes:
+    """What a nonce is shown for: the manifest's content but for its beacon."""
+    return manifest.model_copy(update={"beacon": NO_BEACON}).content()
+
+
+def check_draws(terms: ReleaseTerms, question: Question) -> None:
+    """Refuse a manifest whose buckets were not drawn by its responders. Raises Refusal."""
+    manifest, draws = question.manifest, question.draws
+    if terms.parameters.bucket_min is None:
+        if draws or manifest.beacon != NO_BEACON:
+            raise Malformed("Manifest", "a beacon where there are no buckets")
+        return
+    if tuple(d.helper for d in draws) != manifest.responders:
+        raise Malformed("Draw", f"nonces do not match the responders {manifest.responders}")
+    for draw, ready in zip(draws, question.readies, strict=True):
+        check(terms, draw, terms.helper(draw.helper).signer, manifest.round)
+        if draw.draft != draft_of(manifest):
+            raise WrongBinding("Draw", "draft", draft_of(manifest).hex(), draw.draft.hex())
+        if nonce_sha256(draw.nonce) != ready.nonce_sha256:
+            raise Malformed("Draw", f"helper {draw.helper}: not the nonce that it committed to")
+    if beacon_of(draws) != manifest.beacon:
+        raise WrongBinding("Manifest", "beacon", beacon_of(draws).hex(), manifest.beacon.hex())
 
 
 def check_form(terms: ReleaseTerms, manifest: Manifest, cohort_min: int) -> None:
@@ -88,7 +126,7 @@ def check_form(terms: ReleaseTerms, manifest: Manifest, cohort_min: int) -> None
 
 
 def check_readies(terms: ReleaseTerms, manifest: Manifest, readies: Sequence[Ready]) -> None:
-    """Refuse a manifest whose responders were not ready for its cohort, or with another beacon."""
+    """Refuse a manifest whose responders were not ready for its cohort. Raises Refusal."""
     if tuple(r.helper for r in readies) != manifest.responders:
         raise Malformed("Ready", f"readiness does not match the responders {manifest.responders}")
     for ready in readies:
@@ -97,8 +135,6 @@ def check_readies(terms: ReleaseTerms, manifest: Manifest, readies: Sequence[Rea
             raise Malformed("Ready", f"helper {ready.helper} did not accept the whole cohort")
     if tuple(r.content() for r in readies) != manifest.readies:
         raise WrongBinding("Manifest", "readies", "those shown", "others")
-    if beacon_of(readies) != manifest.beacon:
-        raise WrongBinding("Manifest", "beacon", beacon_of(readies).hex(), manifest.beacon.hex())
 
 
 def passing(

@@ -51,6 +51,11 @@ def context(terms: ReleaseTerms) -> bytes:
     return b"fedtrade ceremony|" + draft(terms).digest
 
 
+def commits_sha256(commits: Sequence[KeyCommit]) -> bytes:
+    """What a reveal is bound to: all commitments, in the order of the seats."""
+    return sha256(b"".join(commit.content() for commit in commits))
+
+
 def reveals_sha256(reveals: Sequence[KeyReveal]) -> bytes:
     """What a rehearsal is bound to: all reveals, in the order of the seats."""
     return sha256(b"".join(reveal.content() for reveal in reveals))
@@ -74,6 +79,8 @@ def check_reveals(
     about = context(terms)
     for index, (commit, reveal) in enumerate(zip(commits, reveals, strict=True)):
         check(draft(terms), reveal, terms.helper(reveal.helper).signer, ROUND)
+        if reveal.commits != commits_sha256(commits):
+            raise WrongBinding("KeyReveal", "commitments", "those shown", "others")
         if len(reveal.boxes) != len(terms.helpers):
             raise Malformed("KeyReveal", f"helper {reveal.helper}: not one box for every helper")
         collective.verify_reveal(reveal.part, commit.part, about, index)

@@ -30,9 +30,16 @@ from fedtrade.privacy.aggregation import (
     epsilon_micro,
     unmask,
 )
-from fedtrade.privacy.agreement import check_certificate, check_form, check_norms, check_readies
+from fedtrade.privacy.agreement import (
+    check_certificate,
+    check_draws,
+    check_form,
+    check_norms,
+    check_readies,
+)
 from fedtrade.protocol import (
     Answer,
+    Count,
     Hex32,
     Malformed,
     Masked,
@@ -77,9 +84,9 @@ class BaseFrame(Parsed):
 class Closing(Parsed):
     """The end of a release."""
 
-    rounds_spent: int
+    rounds_spent: Count
     """Rounds that were begun, abandoned ones included: what the ledgers were charged for."""
-    epsilon_micro: int
+    epsilon_micro: Count
     artifact_sha256: Hex32
     before_sha256: Hex32
     """sha256 of every byte of the file before this frame."""
@@ -193,6 +200,7 @@ def apply_record(trajectory: Trajectory, record: RoundRecord) -> None:
     _check_uploads(trajectory, record)
     check_readies(terms, manifest, record.question.readies)
     check_norms(terms, manifest, record.question.checks)
+    check_draws(terms, record.question)
     if p.agreement == "certificate":
         check_certificate(terms, manifest, record.question.approvals)
     _check_answers(trajectory, record)

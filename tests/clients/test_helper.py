@@ -5,10 +5,9 @@ import pytest
 
 from clients.helper import CohortRefused, Helper, ManifestNotFinal, SecondIntake, SecondManifest
 from clients.keys import MemberKeys
-from consortium.rehearsal import Board, rehearse
+from consortium.rehearsal import SMALL, Board, rehearse
 from fedtrade.errors import Fault, Refusal
 from fedtrade.privacy import masking
-from fedtrade.privacy.agreement import beacon_of
 from fedtrade.privacy.mechanism import noise_variance
 from fedtrade.protocol import (
     Announcement,
@@ -32,10 +31,12 @@ from server.rounds import Round
 class Attack:
     """A coordinator that holds its own key and may build any message it likes."""
 
-    def __init__(self, folder, number=1):
+    def __init__(self, folder, number=1, members=6, parameters=SMALL):
         self.keys = MemberKeys.ephemeral()
         self.board = Board()
-        self.consortium = rehearse(folder, notices=self.board, coordinator_keys=self.keys)
+        self.consortium = rehearse(
+            folder, members, parameters, notices=self.board, coordinator_keys=self.keys
+        )
         self.terms = self.consortium.terms
         self.number = number
         trajectory = self.consortium.release.trajectory
@@ -58,7 +59,7 @@ class Attack:
         manifest = self.round.manifest or self.round.commit(self.keys.sign_digest)
         responders = update.get("responders", manifest.responders)
         shown = [self.round.readies[h] for h in responders if h in self.round.readies]
-        proof = {"readies": tuple(r.content() for r in shown), "beacon": beacon_of(shown)}
+        proof = {"readies": tuple(r.content() for r in shown)}
         if update:
             manifest = self.sign(manifest.model_copy(update={**proof, **update}))
         if post:
@@ -302,7 +303,67 @@ def test_other_uploads_for_a_round_that_it_is_ready_for_are_refused(attack):
     assert decode(Ready, attack.helpers[1].ready(encode(attack.intakes[1])))
 
 
-def test_a_beacon_that_the_helpers_did_not_draw_is_refused(attack):
+def test_a_beacon_where_there_are_no_buckets_is_refused(attack):
     attack.ready()
-    with pytest.raises(WrongBinding, match="beacon"):
+    with pytest.raises(Malformed, match="beacon"):
         attack.helpers[1].answer(attack.manifest(beacon=b"b" * 32))
+
+
+class TestBuckets:
+    """The partition belongs to nobody: nonces are committed to first, shown once all else is fixed."""
+
+    @pytest.fixture
+    def drawn(self, tmp_path):
+        parameters = SMALL.model_copy(update={"bucket_min": 4, "cohort_min": 8})
+        attack = Attack(tmp_path, members=9, parameters=parameters)
+        attack.ready()
+        attack.draft = attack.round.draft(attack.keys.sign_digest)
+        for helper in attack.helpers.values():
+            attack.round.draw(helper.draw(encode(attack.draft)))
+        yield attack
+        attack.consortium.close()
+
+    def ask(self, attack, **update):
+        manifest = attack.round.manifest or attack.round.commit(attack.keys.sign_digest)
+        question = attack.round.question()
+        if update:
+            manifest = attack.sign(manifest.model_copy(update=update))
+        attack.board.manifests[(1, 1)] = manifest.content()
+        return encode(question.model_copy(update={"manifest": manifest}))
+
+    def test_the_honest_way_is_answered(self, drawn):
+        assert decode(Answer, drawn.helpers[1].answer(self.ask(drawn))).helper == 1
+
+    def test_another_cohort_after_the_nonces_is_refused(self, drawn):
+        m = drawn.round.commit(drawn.keys.sign_digest)
+        fewer = {"cohort": m.cohort[:8], "uploads": m.uploads[:8]}
+        with pytest.raises(WrongBinding, match="draft"):
+            drawn.helpers[1].answer(self.ask(drawn, **fewer))
+
+    def test_another_beacon_is_refused(self, drawn):
+        with pytest.raises(WrongBinding, match="beacon"):
+            drawn.helpers[1].answer(self.ask(drawn, beacon=b"b" * 32))
+
+    def test_a_second_draft_gets_no_nonce_even_after_a_restart(self, drawn, tmp_path):
+        m = drawn.draft.manifest
+        fewer = drawn.sign(m.model_copy(update={"cohort": m.cohort[:8], "uploads": m.uploads[:8]}))
+        other = encode(drawn.draft.model_copy(update={"manifest": fewer}))
+        with pytest.raises(SecondManifest):
+            drawn.helpers[1].draw(other)
+        drawn.helpers[1].close()
+        again = Helper(
+            1, drawn.helpers[1]._keys, drawn.terms, tmp_path / "member-1", drawn.board.final, 3
+        )
+        with pytest.raises(SecondManifest):
+            again.draw(other)
+        again.close()
+
+    def test_a_nonce_that_was_not_committed_to_is_refused(self, drawn):
+        question = decode(Question, self.ask(drawn))
+        forged = drawn.helpers[2]._keys.sign_digest
+        lie = sign_message(
+            drawn.terms, question.draws[1].model_copy(update={"nonce": b"n" * 32}), forged
+        )
+        draws = (question.draws[0], lie, *question.draws[2:])
+        with pytest.raises(Malformed, match="committed to"):
+            drawn.helpers[1].answer(encode(question.model_copy(update={"draws": draws})))

@@ -169,7 +169,7 @@ def test_the_order_has_no_way_back_and_one_commit():
     assert ORDER["summed"] == {}
     assert ORDER["abandoned"] == {}
     commits = [s for s, steps in ORDER.items() if "commit" in steps]
-    assert commits == ["intake", "checking"]
+    assert commits == ["intake", "checking", "drawing"]
     reachable = {"collecting"}
     for state, steps in ORDER.items():
         assert set(steps.values()) <= set(ORDER)

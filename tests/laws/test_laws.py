@@ -34,6 +34,7 @@ ROOM_RANK = {  # an import may only point to a strictly lower rank, or stay in i
     "console": 1,
     "market": 1,
     "parameters": 1,
+    "typed_data": 1,
     "settings": 1,
     "artifact": 1,
     "bundle": 1,

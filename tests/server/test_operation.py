@@ -277,7 +277,7 @@ def test_a_release_on_chains_is_opened_posted_and_published_once(tmp_path, chain
         terms = running.terms
     assert [seat.signer for seat in terms.members] == [k.address.lower() for k in KEYS]
     board = Board()
-    final = final_manifests(rpc, home.model_registry)
+    final = final_manifests(rpc, home.model_registry, "latest")
     board.final = final
     parties = [
         Party(seat, f"m{seat}", k, RandomPositions(40, 6, seed=i), tmp_path / str(seat))

@@ -80,7 +80,8 @@ def test_norms_are_the_same_by_either_rule_and_in_any_blocks(shape, scratch, mon
     )
     biases = affine.slopes.view(shape[0], 7, 2, -1).sum((0, 2))
     wanted = gradients.square().sum((1, 2)) + biases.square().sum(1)
-    assert torch.allclose(found, wanted, rtol=1e-12, atol=0)
+    assert torch.allclose(found, wanted, rtol=1e-9, atol=0)
+    assert (found >= wanted).all()  # the bound of the rounding error is in it
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan, 1e200])

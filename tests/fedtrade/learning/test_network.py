@@ -136,7 +136,7 @@ def test_equal_to_one_backward_pass_a_position(clip: float, windows: int) -> Non
     assert loss == pytest.approx(their_loss, rel=1e-12)
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 3e-6)])
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-4)])
 def test_equal_to_opacus_with_positions_as_samples(
     precision: torch.dtype, tolerance: float
 ) -> None:
@@ -228,3 +228,37 @@ def test_a_batch_is_private() -> None:
     assert repr(batch) == "PositionBatch(9 positions)"
     with pytest.raises(TypeError, match="no serialiser"):
         pickle.dumps(batch)
+
+
+def crafted(arrays, seed):
+    """A coordinator's model for one victim: two hidden rows that are huge in effect and nearly cancel,
+    behind units that are all but saturated. The Gram sum of a position then rounds to 0."""
+    rng = np.random.default_rng(seed)
+    made = dict(arrays)
+    saturation = 11.0
+    made["dense0.weight"] = rng.standard_normal(made["dense0.weight"].shape).astype(np.float32)
+    made["dense0.bias"] = np.full_like(made["dense0.bias"], saturation)
+    second = np.zeros_like(made["dense1.weight"])
+    row = rng.standard_normal(second.shape[1]).astype(np.float32) * 0.1
+    second[0], second[1] = row, row[::-1]
+    made["dense1.weight"] = second
+    made["dense1.bias"] = np.zeros_like(made["dense1.bias"])
+    head = np.zeros_like(made["head.weight"])
+    head[0, 0] = 1000.0 / (4 * np.exp(-2 * saturation))
+    head[0, 1] = -head[0, 0]
+    made["head.weight"] = head
+    made["head.bias"] = np.zeros_like(made["head.bias"])
+    return made
+
+
+def test_no_model_makes_a_clipped_gradient_longer_than_the_bound():
+    """Else a coordinator could choose a model under which a position is not clipped at all."""
+    from consortium.rehearsal import RandomPositions, small_base
+    from fedtrade.artifact import load, sha256_of
+
+    base = small_base(features=6, hidden=(16, 16))
+    arrays = load(base, sha256_of(base)).arrays
+    for seed in range(300):
+        one = RandomPositions(1, 6, seed=seed).sample(np.ones(1, bool))
+        total, _ = clipped_gradient_sum(crafted(arrays, seed), one, 1.0)
+        assert np.linalg.norm(total) <= 1 + 1e-9

@@ -207,7 +207,7 @@ def ours_in_their_order(kind, arrays, vector, module):
 
 
 @kinds
-@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 3e-5)])
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 2e-3)])
 def test_equal_to_opacus_with_positions_as_samples(kind, precision, tolerance):
     arrays, batch = some_arrays(kind, 2), some_batch(3, positions=20)
     ours, loss = clipped_gradient_sum(arrays, batch, 0.5, precision)

@@ -189,4 +189,4 @@ def test_a_transcript_holds_no_seed_and_no_box():
         *module.Question.model_fields,
     }
     rounds = {"statement", "masked", "uploads", "question", "answers"}
-    assert kept == rounds | {"manifest", "readies", "checks", "approvals"}
+    assert kept == rounds | {"manifest", "readies", "draws", "checks", "approvals"}
