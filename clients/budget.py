@@ -136,9 +136,11 @@ class Budget:
 
     def check(self, release: int, round_number: int, one: Spend) -> None:
         """Refuse a round that the limit does not allow, before any work is done. Raises Overspent."""
-        if self.paid(release, round_number) or self.rounds_left(one) >= 1:
+        if self.paid(release, round_number):
             return
-        raise Overspent(self.limit, epsilon_rdp((*self.spends, one), self.delta))
+        would_be = epsilon_rdp((*self.spends, one), self.delta)
+        if would_be > self.limit:
+            raise Overspent(self.limit, would_be)
 
     def spend(self, release: int, round_number: int, one: Spend, upload: bytes) -> bytes:
         """Put one round on the ledger and on the disk; gives the ledger's head with it (32 bytes).

@@ -114,7 +114,7 @@ def clipped_gradient_sum(
     if positions == 0:
         size = sum(a.size for n, a in arrays.items() if not n.startswith(FIXED))
         return np.zeros(size), 0.0
-    with torch.no_grad():
+    with torch.inference_mode():
         network = _network(arrays, precision)
         rows = torch.tensor(batch.features, dtype=precision).flatten(0, 1)
         targets = torch.tensor(batch.targets, dtype=precision).flatten(0, 1)

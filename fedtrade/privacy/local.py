@@ -16,7 +16,6 @@ post-processing. A round so costs K sums of one member's own positions, whatever
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -39,16 +38,15 @@ def difference(
     """Σ of a member's noisy steps in the units of a gradient sum, shape (d,).
 
     `clipped_sum(w)` samples positions and adds their clipped gradients at w. `noise_key` is 32
-    secret bytes; the k-th step's noise comes from a key derived of it. Raises NotFinite.
+    secret bytes, used for this call only. Raises NotFinite.
     """
     p = parameters
     rate, unit = p.local_learning_rate, p.clip_norm / SCALE
     variance = mechanism.noise_variance(p.noise_multiplier, responders=1, corrupt=0)
+    drawn = mechanism.noise(noise_key, variance, p.local_steps * len(start))
     here = start.astype(np.float64)
-    for step in range(p.local_steps):
+    for noise in drawn.reshape(p.local_steps, len(start)):
         units = mechanism.quantise(clipped_sum(here.astype(np.float32)), p.clip_norm, batch_max)
-        key = hashlib.sha256(noise_key + step.to_bytes(4, "big")).digest()
-        noisy = units + mechanism.noise(key, variance, len(units))
-        gradient = noisy * unit / expected_batch
+        gradient = (units + noise) * unit / expected_batch
         here = here - rate * (gradient + p.proximal * (here - start))
     return (start - here) * (expected_batch / rate)

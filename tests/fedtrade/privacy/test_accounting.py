@@ -135,3 +135,18 @@ def test_epsilon_is_never_printed_without_unit_and_adjacency():
     assert UNIT in text
     assert ADJACENCY in text
     assert "1e-06" in text
+
+
+def test_epsilon_of_divergences_is_dp_accountings():
+    from dp_accounting.rdp import compute_epsilon
+
+    from fedtrade.privacy import accounting
+
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        scale = rng.choice([1e-9, 1e-6, 1e-3, 0.1, 3.0])
+        divergences = np.sort(rng.exponential(scale, len(accounting.ORDERS)))
+        for delta in (1e-5, 1e-6, 1e-9):
+            theirs = compute_epsilon(accounting.ORDERS, divergences, delta)[0]
+            ours = accounting._from_divergences(divergences, delta)
+            assert abs(ours - theirs) <= 1e-13 * max(1.0, theirs)
