@@ -133,17 +133,23 @@ class Fleet:
                 os.killpg(process.pid, signal.SIGKILL)
 
     def memory_kib(self) -> dict[str, int]:
-        """Resident memory of each process group."""
-        groups = {p.pid: name for name, p in self.running.items() if p.poll() is None}
-        found = dict.fromkeys(groups.values(), 0)
+        """Resident memory of each process with all that it started."""
+        parents: dict[int, int] = {}
+        resident: dict[int, int] = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
                 fields = stat.read_text().rsplit(") ", 1)[1].split()
-                group, pages = int(fields[2]), int(fields[21])
             except (OSError, IndexError):
                 continue  # it has ended while we looked
-            if group in groups:
-                found[groups[group]] += pages * 4
+            process = int(stat.parent.name)
+            parents[process], resident[process] = int(fields[1]), 4 * int(fields[21])
+        found = {}
+        for name, running in self.running.items():
+            if running.poll() is None:
+                tree = {running.pid}
+                while more := {p for p, of in parents.items() if of in tree} - tree:
+                    tree |= more
+                found[name] = sum(resident.get(p, 0) for p in tree)
         return found
 
 

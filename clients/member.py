@@ -162,6 +162,13 @@ class Member:
         coins = masking.Keystream(self._keys.derive(b"fedtrade coins", context))
         batch_max = terms.member_batch_max()
 
+        bound = batch_max * p.clip_norm
+
+        def bounded(total: NDArray[np.float64]) -> NDArray[np.float64]:
+            # clipping has done it already; whatever happens, the data never decides about a refusal
+            whole = np.nan_to_num(total, nan=0.0, posinf=bound, neginf=-bound)
+            return np.clip(whole, -bound, bound)
+
         def clipped_sum(at: NDArray[np.float32]) -> NDArray[np.float64]:
             include = mechanism.poisson_sample(self._positions.count, p.sampling_rate, coins)
             include &= ~self._held_out
@@ -169,7 +176,7 @@ class Member:
             arrays = {**unflatten(at, self._shapes), **self._fixed}
             batch = self._positions.sample(include)
             total, self.last_loss = clipped_gradient_sum(arrays, batch, p.clip_norm)
-            return total
+            return bounded(total)
 
         if p.local_steps:
             noise_key = self._keys.derive(b"fedtrade local noise", context)
@@ -177,9 +184,7 @@ class Member:
             total = local.difference(vector, clipped_sum, p, batch_max, expected, noise_key)
         else:
             total = clipped_sum(vector)
-        # Clipping has bounded it already; whatever happens, the data never decides about a refusal.
-        bound = batch_max * p.clip_norm
-        total = np.clip(np.nan_to_num(total, nan=0.0, posinf=bound, neginf=-bound), -bound, bound)
+        total = bounded(total)
         plan = norm_plan(terms)
         if plan is not None:
             return norm.onto_ball(total / p.clip_norm * SCALE, plan)

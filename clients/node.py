@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, Self
 import aiohttp
 import msgspec
 
-from fedtrade.chain.rpc import NodeLost, NodeRefused
+from fedtrade.chain.rpc import NodeLost, NodeRefused, result_of
 from fedtrade.errors import Unavailable
 
 CALL_LIMIT_S: Final = 20.0
@@ -98,15 +98,7 @@ class Node:
             raise NodeLost(self.url, type(error).__name__) from error
         finally:
             self._waiting.pop(number, None)
-        if (refused := reply.get("error")) is not None:
-            data = refused.get("data")
-            raise NodeRefused(
-                method,
-                int(refused.get("code", 0)),
-                str(refused.get("message", ""))[:500],
-                data if isinstance(data, str) else "",
-            )
-        return reply.get("result")
+        return result_of(method, reply)
 
     async def follow_heads(self) -> None:
         """Ask for new heads; they then come out of `next_head`."""

@@ -168,6 +168,22 @@ class ReleaseTerms(Parsed):
             known = _DIGESTS[id(self)] = (weakref.ref(self), _terms_digest(self))
         return known[1]
 
+    @property
+    def responders_min(self) -> int:
+        """Fewest helpers that may answer a manifest.
+
+        c + 1 remove all masks; 2c + 1 own every product of shares that a norm check needs; and where
+        buckets are drawn, any two sets of responders must share an honest helper, which shows its
+        nonce once.
+        """
+        p = self.parameters
+        needed = p.corrupt + 1
+        if p.update_norm_max is not None:
+            needed = max(needed, 2 * p.corrupt + 1)
+        if p.bucket_min is not None:
+            needed = max(needed, self.certificate_min)
+        return needed
+
     def member(self, seat_id: int) -> Seat:
         return _seat(self.members, seat_id, "member")
 

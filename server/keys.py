@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Any, Final, NoReturn, Self
 
@@ -19,6 +20,10 @@ from eth_typing import Hash32
 from fedtrade.errors import BadInput, Refusal
 
 KEY_FILE: Final = "coordinator.key"
+
+# eth_account brings a library that raises Python's recursion limit to 100,000, far beyond the stack
+# that C parsers have: a deeply nested message would end the process instead of being refused.
+sys.setrecursionlimit(min(sys.getrecursionlimit(), 1_000))
 
 
 class KeyWithheld(Refusal):

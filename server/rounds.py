@@ -371,7 +371,7 @@ class Round:
             if member in cohort and len(helpers) > corrupt:
                 cohort.discard(member)
                 self._leave(f"member {member}", f"{len(helpers)} helpers could not open its box")
-        needed = corrupt + 1 if norm_plan(self.terms) is None else 2 * corrupt + 1
+        needed = self.terms.responders_min
         responders = self._able(cohort)
         if len(responders) < needed:
             for member in sorted(cohort & set(complained)):

@@ -80,7 +80,7 @@ class Rpc:
     def call(self, method: str, *params: object) -> Any:
         """Ask once. Raises NodeRefused, NodeLost or Unavailable."""
         reply = self._post(self._request(method, params))
-        return _result(method, reply)
+        return result_of(method, reply)
 
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """Ask many at once, in order of the answers; raises NodeRefused for the first error.
@@ -103,7 +103,7 @@ class Rpc:
                 reply = replies.get(request["id"])
                 if reply is None:
                     raise NodeLost(self.url, f"no answer to {method} in a batch")
-                results.append(_result(method, reply))
+                results.append(result_of(method, reply))
         return results
 
     def eth_call(
@@ -164,7 +164,8 @@ def from_hex(text: str) -> bytes:
         raise NodeLost("node", "an answer that is no hex") from None
 
 
-def _result(method: str, reply: Any) -> Any:
+def result_of(method: str, reply: Any) -> Any:
+    """The result in a node's reply. Raises NodeRefused, whatever form its error has."""
     if not isinstance(reply, dict):
         raise NodeRefused(method, 0, "the answer is no JSON-RPC object", "")
     if (error := reply.get("error")) is None:

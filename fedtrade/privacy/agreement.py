@@ -116,9 +116,10 @@ def check_form(terms: ReleaseTerms, manifest: Manifest, cohort_min: int) -> None
         raise Malformed("Manifest", "the responders are not distinct helpers in order")
     for helper in responders:
         terms.helper(helper)
-    needed = p.corrupt + 1 if norm_plan(terms) is None else 2 * p.corrupt + 1
-    if len(responders) < needed:
-        raise Malformed("Manifest", f"{len(responders)} responders, {needed} are needed")
+    if len(responders) < terms.responders_min:
+        raise Malformed(
+            "Manifest", f"{len(responders)} responders, {terms.responders_min} are needed"
+        )
     if manifest.weights and (
         len(manifest.weights) != len(cohort) or max(manifest.weights) > p.weight_max
     ):

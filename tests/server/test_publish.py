@@ -69,7 +69,8 @@ def setting(chain, tmp_path):
     publisher = Publisher(chain.deployment, chain.rpc, keys)
     publisher.open_release(terms)
     notices = OnChain(
-        publisher.post_manifest, final_manifests(chain.rpc, chain.deployment.model_registry, "latest")
+        publisher.post_manifest,
+        final_manifests(chain.rpc, chain.deployment.model_registry, "latest"),
     )
     consortium = Consortium(
         parties,
