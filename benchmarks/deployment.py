@@ -118,8 +118,22 @@ class Fleet:
             time.sleep(0.1)
 
     def kill(self, name: str) -> None:
-        os.killpg(self.running[name].pid, signal.SIGKILL)
+        """A power cut: the process and all that it started, at once."""
+        for process in self._tree(self.running[name].pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         self.running[name].wait(10)
+
+    @staticmethod
+    def _tree(root: int) -> set[int]:
+        parents = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError, IndexError):  # it has ended while we looked
+                parents[int(stat.parent.name)] = int(stat.read_text().rsplit(") ", 1)[1].split()[1])
+        tree = {root}
+        while more := {p for p, of in parents.items() if of in tree} - tree:
+            tree |= more
+        return tree
 
     def stop(self) -> None:
         for process in self.running.values():
@@ -134,23 +148,18 @@ class Fleet:
 
     def memory_kib(self) -> dict[str, int]:
         """Resident memory of each process with all that it started."""
-        parents: dict[int, int] = {}
-        resident: dict[int, int] = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = stat.read_text().rsplit(") ", 1)[1].split()
-            except (OSError, IndexError):
-                continue  # it has ended while we looked
-            process = int(stat.parent.name)
-            parents[process], resident[process] = int(fields[1]), 4 * int(fields[21])
         found = {}
         for name, running in self.running.items():
             if running.poll() is None:
-                tree = {running.pid}
-                while more := {p for p, of in parents.items() if of in tree} - tree:
-                    tree |= more
-                found[name] = sum(resident.get(p, 0) for p in tree)
+                found[name] = sum(map(_resident_kib, self._tree(running.pid)))
         return found
+
+
+def _resident_kib(process: int) -> int:
+    try:
+        return 4 * int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0  # it has ended while we looked
 
 
 def over_channel(made: LocalDeployment, say: Callable[[str], None]) -> dict[str, Any]:
