@@ -5,10 +5,10 @@ a Python process, and nodes poll every three seconds.
 """
 
 import json
-import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 import tomllib
 from contextlib import ExitStack
@@ -34,6 +34,8 @@ from server.superlink import CONNECTION, SuperLink, flower_command
 
 pytestmark = pytest.mark.timeout(300)
 PATIENCE_S = 150.0
+BIN = Path(sys.executable).parent
+"""Where this environment's commands are: it need not be on the PATH."""
 
 
 @dataclass
@@ -129,10 +131,10 @@ def test_nobody_gets_a_task_without_the_secret(deployment):
     link = deployment.link
     stranger = subprocess.run(
         [
-            *(shutil.which("flower-superexec"), "--runtime-api-address", f"127.0.0.1:{link.port}"),
+            *(str(BIN / "flower-superexec"), "--runtime-api-address", f"127.0.0.1:{link.port}"),
             *("--root-certificates", link.tls.ca),
         ],
-        env={"PATH": os.environ["PATH"], "FLWR_HOME": str(deployment.folder / "stranger")}
+        env={"PATH": str(BIN), "FLWR_HOME": str(deployment.folder / "stranger")}
         | {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"},
         capture_output=True,
         text=True,

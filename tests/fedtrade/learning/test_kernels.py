@@ -64,7 +64,7 @@ def test_the_sum_is_that_of_gradients_clipped_one_by_one(seed, positions, window
     ours, theirs = clipped_sum(affines, positions, clip), one_by_one(affines, positions, clip)
     assert ours.keys() == theirs.keys()
     for name, part in theirs.items():
-        assert torch.allclose(ours[name], part, rtol=1e-11, atol=1e-11 * float(part.abs().max()))
+        assert torch.allclose(ours[name], part, rtol=1e-9, atol=1e-9 * float(part.abs().max()))
 
 
 @pytest.mark.parametrize("shape", [(4, 20, 30), (40, 5, 6)])  # by Gram matrices; by products
