@@ -34,8 +34,9 @@ BATCH, INPUTS, HIDDEN = 512, 128, (256, 64)
 STEPS, FEATURES, STATE = 32, 32, 112
 CLIP, RATE = 1.0, 0.1
 REPETITIONS = 11
-AGREE = 2e-5
-"""Largest distance to ours, relative to the gradient's norm: float32, and Opacus adds 1e-6 to norms."""
+AGREE = 2e-3
+"""Largest distance to ours, relative to the gradient's norm: in float32 our norms carry the bound of
+their rounding error, so that no crafted model escapes the clip, and Opacus adds 1e-6 to norms."""
 PACKAGES = ("torch", "opacus")
 
 
