@@ -99,8 +99,6 @@ class Member:
         budget.rounds_left(spend_of(terms, 1))  # slow once, so not later
         self.terms = terms
         self.budget = budget
-        self.last_loss = 0.0
-        """Mean loss of the last batch: private, shown to nobody but this member."""
         self._keys = keys
         self._positions = positions
         self._base = base
@@ -175,7 +173,7 @@ class Member:
             include = mechanism.limit_sample(include, batch_max, coins)
             arrays = {**unflatten(at, self._shapes), **self._fixed}
             batch = self._positions.sample(include)
-            total, self.last_loss = clipped_gradient_sum(arrays, batch, p.clip_norm)
+            total, _ = clipped_gradient_sum(arrays, batch, p.clip_norm)
             return bounded(total)
 
         if p.local_steps:

@@ -277,12 +277,15 @@ def test_a_certificate_for_another_host_is_not_spoken_to(tls, tmp_path, caplog):
     now = datetime.now(UTC)
     create_authority(tmp_path, "another", now)
     other = issue(tmp_path, ["elsewhere.example"], now)
+    desk = Desk({"member": 1})
     with (
         RoundChannel(TERMS, other.server_context(), "127.0.0.1", 0, TIMEOUTS) as channel,
-        Party(other, channel.port, Desk({"member": 1})),
+        Party(other, channel.port, desk),
     ):
         while "CertificateError" not in caplog.text:
             time.sleep(0.01)
+        assert channel.heard("member") == frozenset()
+    assert desk.asked == []
 
 
 def test_no_authority_is_one_sentence(tmp_path):
