@@ -75,6 +75,8 @@ class Budget:
         self._sums: Counter[tuple[float, float]] = Counter()
         self._judged: Counter[tuple[float, float]] = Counter()
         self._judgements: set[str] = set()
+        self._after: dict[Spend, float] = {}
+        """ε of the rounds if one more is added, for what the ledger has now."""
         self._ledger = Ledger(path)
         kept = zip(self._ledger.entries, self._ledger.hashes, strict=True)
         for number, (entry, line_hash) in enumerate(kept, start=1):
@@ -85,6 +87,7 @@ class Budget:
                 raise LedgerDamaged(path, number, "it is no line of a ledger of ε") from None
 
     def _remember(self, line: Line, line_hash: str) -> None:
+        self._after.clear()
         kind = (line.sampling_rate, line.noise_multiplier)
         if line.pool == "held out":
             self._judged[kind] += line.sums
@@ -138,9 +141,10 @@ class Budget:
         """Refuse a round that the limit does not allow, before any work is done. Raises Overspent."""
         if self.paid(release, round_number):
             return
-        would_be = epsilon_rdp((*self.spends, one), self.delta)
-        if would_be > self.limit:
-            raise Overspent(self.limit, would_be)
+        if one not in self._after:
+            self._after[one] = epsilon_rdp((*self.spends, one), self.delta)
+        if self._after[one] > self.limit:
+            raise Overspent(self.limit, self._after[one])
 
     def spend(self, release: int, round_number: int, one: Spend, upload: bytes) -> bytes:
         """Put one round on the ledger and on the disk; gives the ledger's head with it (32 bytes).

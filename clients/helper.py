@@ -240,11 +240,10 @@ class Helper:
         members: set[int] = set()
         for sealed in intake.uploads:
             statement = sealed.statement
-            check_statement(terms, statement, intake.round, intake.model)
+            content = check_statement(terms, statement, intake.round, intake.model)
             if statement.member in members:
                 raise Malformed("Intake", f"member {statement.member} is listed twice")
             members.add(statement.member)
-            content = statement.content()
             opened = self._take(sealed, masking.member_context(context, statement.member))
             if isinstance(opened, tuple):
                 seeds[content] = (statement.member, opened)

@@ -29,10 +29,10 @@ import coincurve
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from eth_hash.auto import keccak
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedtrade.errors import BadInput, Refusal, Unavailable
+from fedtrade.typed_data import keccak
 
 KEY_FILE: Final = "keys.json"
 _MAX_FILE_BYTES: Final = 4096

@@ -235,9 +235,11 @@ class Message(Parsed):
     model: Bytes32
     """sha256 of the round's parameters (float32, little-endian)."""
 
+    not_content: ClassVar[set[str]] = {"signature"}
+
     def content(self) -> bytes:
         """sha256 over the canonical encoding of all fields but the signature."""
-        data = self.model_dump(exclude={"signature"})
+        data = self.model_dump(exclude=self.not_content)
         return hashlib.sha256(msgspec.msgpack.encode(data)).digest()
 
 
@@ -245,7 +247,9 @@ class Announcement(Message):
     """The coordinator opens a round and hands out its model."""
 
     kind: ClassVar[str] = "Announcement"
+    not_content: ClassVar[set[str]] = {"signature", "vector"}
     vector: Vector
+    """What `model` is the hash of: `check` compares the two, so it need not be hashed again."""
     signature: Signature
 
 
@@ -540,14 +544,14 @@ def sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def signing_digest(terms: ReleaseTerms, message: Message) -> bytes:
-    """What the author of a round's message signs (32 bytes)."""
+def signing_digest(terms: ReleaseTerms, message: Message, content: bytes | None = None) -> bytes:
+    """What the author of a round's message signs (32 bytes). `content`: its hash, where known."""
     struct = (
         MESSAGE_TYPE
         + kind_hash(message.kind)
         + word(message.release)
         + word(message.round)
-        + message.content()
+        + (content or message.content())
     )
     return typed_digest(b"fedtrade", terms.chain_id, terms.registry, struct)
 
@@ -557,19 +561,23 @@ def sign_message(terms: ReleaseTerms, message: S, sign: Sign) -> S:
     return message.model_copy(update={"signature": sign(signing_digest(terms, message))})
 
 
-def check(terms: ReleaseTerms, message: Message, author: str, round_number: int) -> None:
+def check(terms: ReleaseTerms, message: Message, author: str, round_number: int) -> bytes:
     """Refuse a message that its author did not sign for exactly this release and round.
 
-    Raises WrongBinding or WrongAuthor.
+    Gives the message's content hash. Raises WrongBinding or WrongAuthor.
     """
-    for field, expected, found in (
-        ("release", terms.release, message.release),
-        ("round", round_number, message.round),
-        ("terms", terms.digest.hex(), message.terms.hex()),
-    ):
-        if expected != found:
-            raise WrongBinding(message.kind, field, expected, found)
+    if message.release != terms.release:
+        raise WrongBinding(message.kind, "release", terms.release, message.release)
+    if message.round != round_number:
+        raise WrongBinding(message.kind, "round", round_number, message.round)
+    if message.terms != terms.digest:
+        raise WrongBinding(message.kind, "terms", terms.digest.hex(), message.terms.hex())
     signature: bytes = getattr(message, "signature")  # noqa: B009 - every message has one
-    signer = recover(signing_digest(terms, message), signature)
+    content = message.content()
+    signer = recover(signing_digest(terms, message, content), signature)
     if signer != author:
         raise WrongAuthor(message.kind, author, signer)
+    if isinstance(message, Announcement) and message.model != sha256(message.vector):
+        found = sha256(message.vector).hex()
+        raise WrongBinding(message.kind, "model", message.model.hex(), found)
+    return content

@@ -5,7 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 from coincurve import PublicKey
-from eth_hash.auto import keccak
+from sha3 import keccak_256
+
+
+def keccak(data: bytes) -> bytes:
+    """Keccak-256 as Ethereum has it (32 bytes)."""
+    return bytes(keccak_256(data).digest())
 
 
 def word(value: int) -> bytes:

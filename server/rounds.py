@@ -121,6 +121,8 @@ class Round:
         self.left_out: list[Left] = []
         self.context = masking.round_context(terms.digest, terms.release, number, model)
         self.uploads: dict[int, Upload] = {}
+        self.contents: dict[int, bytes] = {}
+        """Content hash of each upload's statement."""
         self.readies: dict[int, Ready] = {}
         self.checks: dict[int, Check] = {}
         self.draws: dict[int, Draw] = {}
@@ -155,12 +157,13 @@ class Round:
     def upload(self, data: bytes) -> int:
         """Take one member's upload; gives the member. Raises Refusal: drop that reply alone."""
         message = decode(Upload, data)
-        check_upload(self.terms, message, self.number, self.model)
+        content = check_upload(self.terms, message, self.number, self.model)
         member = message.statement.member
         if member in self.uploads:
             raise AlreadyGiven("Upload", member)
         self._step("upload")
         self.uploads[member] = message
+        self.contents[member] = content
         return member
 
     def close(self, sign: Sign) -> dict[int, Intake]:
@@ -209,7 +212,7 @@ class Round:
                 {
                     **self._header(),
                     "responders": tuple(responders),
-                    "uploads": tuple(self.uploads[m].statement.content() for m in cohort),
+                    "uploads": tuple(self.contents[m] for m in cohort),
                     "vectors": tuple(self.uploads[m].masked for m in cohort),
                 }
             ),
@@ -284,7 +287,7 @@ class Round:
             {
                 **self._header(),
                 "cohort": tuple(cohort),
-                "uploads": tuple(self.uploads[m].statement.content() for m in cohort),
+                "uploads": tuple(self.contents[m] for m in cohort),
                 "responders": tuple(responders),
                 "readies": tuple(r.content() for r in readies),
                 "beacon": NO_BEACON,
@@ -306,7 +309,7 @@ class Round:
         if missing:
             self.abandon(f"helpers {missing} were ready and did not check norms")
         verdicts = passing(self.terms, self.checks, panel.uploads)
-        good = [m for m in cohort if verdicts.get(self.uploads[m].statement.content(), False)]
+        good = [m for m in cohort if verdicts.get(self.contents[m], False)]
         for member in sorted(set(cohort) - set(good)):
             self._leave(f"member {member}", "its hidden norm is not shown to be within the bound")
         return good
@@ -353,12 +356,12 @@ class Round:
         cohort = set(self.uploads)
         complained: dict[int, set[int]] = {}
         for helper, message in self.readies.items():
-            sealed = self._sealed(helper)
+            sealed = self._sealed(helper) if message.complaints else {}
             for complaint in message.complaints:
                 member = complaint.member
                 if member not in sealed:
                     continue
-                if complaint.statement != sealed[member].statement.content():
+                if complaint.statement != self.contents[member]:
                     continue  # of another upload than the one we have
                 complained.setdefault(member, set()).add(helper)  # a helper counts once
                 context = masking.member_context(self.context, member)
@@ -388,7 +391,7 @@ class Round:
         return sorted(cohort), responders
 
     def _able(self, cohort: set[int]) -> list[int]:
-        wanted = {self.uploads[m].statement.content() for m in cohort}
+        wanted = {self.contents[m] for m in cohort}
         return sorted(h for h, r in self.readies.items() if wanted <= set(r.accepted))
 
     def answer(self, data: bytes) -> int:

@@ -12,7 +12,8 @@ follows from them is the same after a restart: there is never a second one for a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +35,7 @@ from fedtrade.privacy.transcript import (
 )
 from fedtrade.protocol import Malformed, ReleaseTerms, decode, encode
 
-PART_MAGIC: Final = b"fedtrade round 1\n"
+PART_MAGIC: Final = b"fedtrade round 2\n"
 
 
 class TranscriptFile:
@@ -61,7 +62,7 @@ class TranscriptFile:
         head = MAGIC + frame(terms) + frame(BaseFrame(artifact=base))
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(self.path, head)
+            _replace(self.path, [head])
             return 0
         data = self.path.read_bytes()
         if not data.startswith(head):
@@ -97,47 +98,49 @@ class TranscriptFile:
         """Keep what was taken in a stage, on disk, before anything is built on it."""
         if self._closed:
             raise Fault(f"{self.path} is closed: the release has ended. Open a new release")
-        body = msgspec.msgpack.encode((number, stage, list(bodies)))
-        data = len(body).to_bytes(4, "big") + body
+        head = msgspec.msgpack.encode((number, stage, [len(body) for body in bodies]))
+        parts = (len(head).to_bytes(4, "big"), head, *bodies)  # written apart: they are large
         if any(of == number for of, _ in self._stages):
-            self._append(self._part, data)
+            _append(self._part, parts)
         else:
-            _replace(self._part, PART_MAGIC + data)
+            _replace(self._part, (PART_MAGIC, *parts))
             self._stages = {}
         self._stages[(number, stage)] = list(bodies)
 
     def end(self, number: int) -> None:
         """Remember that a round ended without a sum."""
-        _replace(self._ended, str(number).encode())
+        _replace(self._ended, [str(number).encode()])
 
     def append(self, record: Parsed) -> None:
         """Add one round's frame, on disk when this returns."""
-        self._append(self.path, frame(record))
+        body = encode(record)
+        _append(self.path, (len(body).to_bytes(4, "big"), body))
 
     def close(self, spent: int, epsilon_micro: int, artifact_sha256: str) -> bytes:
         """Add the closing frame (once) and give the whole transcript."""
         if not self._closed:
             before = self.path.read_bytes()
-            self._append(self.path, frame(closing(before, spent, epsilon_micro, artifact_sha256)))
+            _append(self.path, [frame(closing(before, spent, epsilon_micro, artifact_sha256))])
             self._closed = True
         return self.path.read_bytes()
 
-    def _append(self, path: Path, data: bytes) -> None:
-        try:
-            with path.open("ab") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise _unwritable(path, error) from None
+
+def _append(path: Path, parts: Iterable[bytes]) -> None:
+    try:
+        with path.open("ab") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _unwritable(path, error) from None
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, parts: Iterable[bytes]) -> None:
     """The whole file or the old one: readers never see half."""
     draft = path.with_name(path.name + ".draft")
     try:
         with draft.open("wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
@@ -158,16 +161,24 @@ def _read_part(path: Path) -> Iterator[tuple[tuple[int, str], list[bytes]]]:
     if not path.exists():
         return
     data = path.read_bytes()
+    if not data.startswith(PART_MAGIC):
+        raise Fault(
+            f"{path} is of another version of fedtrade. End the round with that version, or move the "
+            "file away: then the round is asked for again, and whoever has answered answers the same"
+        )
     at = len(PART_MAGIC)
     while at + 4 <= len(data):
         end = at + 4 + int.from_bytes(data[at : at + 4], "big")
         if end > len(data):
             return
-        number, stage, bodies = msgspec.msgpack.decode(
-            data[at + 4 : end], type=tuple[int, str, list[bytes]]
+        number, stage, sizes = msgspec.msgpack.decode(
+            data[at + 4 : end], type=tuple[int, str, list[int]]
         )
-        yield (number, stage), bodies
-        at = end
+        ends = list(accumulate(sizes, initial=end))
+        if ends[-1] > len(data):
+            return
+        yield (number, stage), [data[a:b] for a, b in pairwise(ends)]
+        at = ends[-1]
 
 
 def _is_closing(body: bytes) -> bool:

@@ -85,12 +85,12 @@ def model_vector(data: bytes, dimension: int) -> NDArray[np.float32]:
 
 def check_statement(
     terms: ReleaseTerms, statement: Statement, round_number: int, model: bytes
-) -> None:
+) -> bytes:
     """Refuse a statement that is not its member's, or not for this round and model.
 
-    Raises Malformed, WrongBinding or WrongAuthor.
+    Gives its content hash. Raises Malformed, WrongBinding or WrongAuthor.
     """
-    check(terms, statement, terms.member(statement.member).signer, round_number)
+    content = check(terms, statement, terms.member(statement.member).signer, round_number)
     p = terms.parameters
     lane_b = p.aggregation == "mask"
     boxes = p.helpers if lane_b else 1
@@ -101,6 +101,7 @@ def check_statement(
         raise Malformed("Upload", "the number of seed commitments is wrong")
     if statement.model != model:
         raise WrongBinding("Upload", "model", model.hex(), statement.model.hex())
+    return content
 
 
 def check_masked(terms: ReleaseTerms, statement: Statement, masked: bytes) -> None:
@@ -115,14 +116,18 @@ def check_masked(terms: ReleaseTerms, statement: Statement, masked: bytes) -> No
         ring_vector("Upload", masked, masked_length(terms), ring_of(terms))
 
 
-def check_upload(terms: ReleaseTerms, upload: Upload, round_number: int, model: bytes) -> None:
-    """Refuse an upload that is not whole. Raises Malformed, WrongBinding or WrongAuthor."""
-    check_statement(terms, upload.statement, round_number, model)
+def check_upload(terms: ReleaseTerms, upload: Upload, round_number: int, model: bytes) -> bytes:
+    """Refuse an upload that is not whole. Raises Malformed, WrongBinding or WrongAuthor.
+
+    Gives the content hash of its statement.
+    """
+    content = check_statement(terms, upload.statement, round_number, model)
     check_masked(terms, upload.statement, upload.masked)
     if tuple(sha256(b) for b in upload.boxes) != upload.statement.boxes_sha256:
         raise Malformed("Upload", f"member {upload.statement.member}: sealed boxes were altered")
     if terms.parameters.aggregation == "bfv":
         halves(terms, upload.boxes[0])
+    return content
 
 
 def halves(terms: ReleaseTerms, box: bytes) -> tuple[bytes, bytes]:

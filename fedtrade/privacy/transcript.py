@@ -217,12 +217,13 @@ def _check_uploads(trajectory: Trajectory, record: RoundRecord) -> None:
             raise Malformed("Upload", f"the upload of member {member} is missing")
     if found != manifest.cohort:
         raise Malformed("Upload", f"uploads of {found} do not match the cohort {manifest.cohort}")
+    model = trajectory.model
     for upload, signed in zip(record.uploads, manifest.uploads, strict=True):
         member = upload.statement.member
         with _Naming(f"upload of member {member}"):
-            check_statement(terms, upload.statement, manifest.round, trajectory.model)
+            content = check_statement(terms, upload.statement, manifest.round, model)
             check_masked(terms, upload.statement, upload.masked)
-            if upload.statement.content() != signed:
+            if content != signed:
                 raise Malformed("Upload", "it is not the one in the manifest")
 
 

@@ -126,7 +126,7 @@ def test_what_is_not_the_coordinators_or_not_this_round_is_refused(consortium):
     member = consortium.desks[1].member
     for update, error in (
         ({"round": SMALL.rounds + 1}, WrongAuthor),  # the signature is of another round
-        ({"vector": bytes(consortium.terms.dimension * 4)}, WrongAuthor),
+        ({"vector": bytes(consortium.terms.dimension * 4)}, WrongBinding),
         ({"terms": b"t" * 32}, WrongBinding),
     ):
         with pytest.raises(error):

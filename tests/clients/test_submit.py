@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from eth_account.typed_transactions import TypedTransaction
-from eth_hash.auto import keccak
 from hexbytes import HexBytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +23,7 @@ from clients.submit import Fees, Submitter
 from fedtrade.errors import BadInput
 from fedtrade.market.actions import Action, WithdrawLiquidity
 from fedtrade.market.events import ActionSettled, Head
+from fedtrade.typed_data import keccak
 
 KEYS = MemberKeys.ephemeral()
 TARGET = "0x" + "22" * 20

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from eth_account import Account
 from eth_account.messages import encode_typed_data
-from eth_hash.auto import keccak
 
 from fedtrade.protocol import publication_digest, recover
+from fedtrade.typed_data import keccak
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 NAMES = ("DevToken", "LocalPriceFeed", "Membership", "ModelRegistry")

@@ -22,6 +22,7 @@ from fedtrade.protocol import (
     encode,
     publication_digest,
     recover,
+    sha256,
     sign_message,
     signing_digest,
 )
@@ -42,7 +43,7 @@ def announcement(terms, round_number=1):
         release=1,
         round=round_number,
         terms=terms.digest,
-        model=b"m" * 32,
+        model=sha256(bytes(4)),
         vector=bytes(4),
         signature=UNSIGNED,
     )
