@@ -34,13 +34,13 @@ from fedtrade.errors import Refusal, Stale
 from fedtrade.privacy import masking, norm
 from fedtrade.privacy.aggregation import (
     Signed,
-    bad_seeds,
     buckets_of,
     check_statement,
     halves,
     norm_plan,
     ring_of,
     ring_vector,
+    seeds_in,
     weights_of,
 )
 from fedtrade.privacy.agreement import (
@@ -288,14 +288,11 @@ class Helper:
         except Refusal:
             return b""
         key = masking.box_key(shared, ephemeral, self.seat.x25519, context)
-        verdict = bad_seeds(self.terms, self.index, sealed, key, context)
-        if verdict is None:
+        opened = seeds_in(self.terms, self.index, sealed, key, context)
+        if opened is None:
             return b""
-        if verdict:
-            return key
-        p = self.terms.parameters
-        wanted = masking.seeds_of(self.index, p.helpers, p.corrupt)
-        return masking.unseal(key, sealed.box, context, len(wanted))
+        seeds, committed = opened
+        return seeds if committed else key
 
     def _nonce(self, intake: Intake) -> bytes:
         return self._keys.derive(b"fedtrade nonce", intake.content())

@@ -140,13 +140,14 @@ def halves(terms: ReleaseTerms, box: bytes) -> tuple[bytes, bytes]:
     return box[:size], box[size:]
 
 
-def bad_seeds(
+def seeds_in(
     terms: ReleaseTerms, helper_index: int, sealed: SealedUpload, key: bytes, context: bytes
-) -> bool | None:
-    """Whether the seeds in a box break the member's commitments; None where it does not open.
+) -> tuple[tuple[bytes, ...], bool] | None:
+    """The seeds in a box, and whether they are those that its member committed to.
 
-    A helper uses it on its own boxes, and anyone on a complaint that reveals the key of one box.
-    ChaCha20-Poly1305 lets nobody find another key for a box that somebody else made.
+    None where the box does not open. A helper uses it on its own boxes, and anyone on a complaint
+    that reveals the key of one box. ChaCha20-Poly1305 lets nobody find another key for a box that
+    somebody else made.
     """
     p = terms.parameters
     wanted = masking.seeds_of(helper_index, p.helpers, p.corrupt)
@@ -155,10 +156,11 @@ def bad_seeds(
     except (masking.BoxUnreadable, InvalidTag, ValueError):
         return None
     committed = sealed.statement.commitments
-    return any(
-        masking.commitment(seed, context, subset) != committed[subset]
+    good = all(
+        masking.commitment(seed, context, subset) == committed[subset]
         for seed, subset in zip(seeds, wanted, strict=True)
     )
+    return seeds, good
 
 
 def proven(
@@ -168,7 +170,8 @@ def proven(
     if len(complaint.box_key) != masking.SEED_BYTES:
         return False
     index = [seat.id for seat in terms.helpers].index(helper)
-    return bad_seeds(terms, index, sealed, complaint.box_key, context) is True
+    opened = seeds_in(terms, index, sealed, complaint.box_key, context)
+    return opened is not None and not opened[1]
 
 
 def buckets_of(terms: ReleaseTerms, manifest: Manifest) -> tuple[tuple[int, ...], ...]:

@@ -94,10 +94,12 @@ def limit_sample(include: NDArray[np.bool_], batch_max: int, entropy: Entropy) -
 
 def quantise(total: NDArray[np.float64], clip_norm: float, batch_max: int) -> NDArray[np.int64]:
     """Integers of SCALE per clip unit, signed; the caller takes them into its ring. NotFinite."""
-    if not np.isfinite(total).all():
+    units = total * (SCALE / clip_norm)
+    np.rint(units, out=units)
+    largest = max(units.max(initial=0.0), -units.min(initial=0.0))
+    if not np.isfinite(largest):
         raise NotFinite("a coordinate is not a finite number")
-    units = np.rint(total / clip_norm * SCALE)
-    if np.abs(units).max(initial=0.0) > batch_max * SCALE + 1:
+    if largest > batch_max * SCALE + 1:
         raise NotFinite("a coordinate is larger than all clipped positions together could make it")
     return units.astype(np.int64)
 
