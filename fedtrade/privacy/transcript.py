@@ -122,16 +122,22 @@ def closing(before: bytes, rounds_spent: int, micro: int, artifact_sha256: str) 
 
 def read_frames(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(offset, body) of each frame. Raises Unverified where the framing is torn."""
+    for at, end in _spans(data):
+        yield at, data[at + 4 : end]
+
+
+def _spans(data: bytes) -> Iterator[tuple[int, int]]:
+    """(offset, end) of each frame: a transcript is large, and its frames need not all be copied."""
     if not data.startswith(MAGIC):
         raise Unverified("header", "this is not a fedtrade transcript")
     at = len(MAGIC)
     while at < len(data):
         length = int.from_bytes(data[at : at + 4], "big")
-        body = data[at + 4 : at + 4 + length]
-        if length > FRAME_BYTES_MAX or len(body) != length or at + 4 > len(data):
+        end = at + 4 + length
+        if length > FRAME_BYTES_MAX or end > len(data):
             raise Unverified(f"byte {at}", "a frame is torn or its length was altered")
-        yield at, body
-        at += 4 + length
+        yield at, end
+        at = end
 
 
 def verify_file(
@@ -153,17 +159,22 @@ def verify(
     progress: Callable[[int, int], None] | None = None,
 ) -> Verified:
     """Recompute a release from its transcript. Raises Unverified, naming what is wrong and where."""
-    frames = list(read_frames(data))
-    if len(frames) < 3:
+    spans = list(_spans(data))
+    if len(spans) < 3:
         raise Unverified("end", "frames are missing; the file is cut short")
-    terms = _parse(ReleaseTerms, frames[0][1], "terms")
-    base_bytes = _parse(BaseFrame, frames[1][1], "base artifact").artifact
+
+    def body(number: int) -> bytes:
+        at, end = spans[number]
+        return data[at + 4 : end]
+
+    terms = _parse(ReleaseTerms, body(0), "terms")
+    base_bytes = _parse(BaseFrame, body(1), "base artifact").artifact
     with _Naming("base artifact"):
         trajectory = Trajectory(terms, load(base_bytes, terms.base_sha256))
-    end = _parse(Closing, frames[-1][1], "closing frame")
+    end = _parse(Closing, body(-1), "closing frame")
     last = 0
-    for index, (_, body) in enumerate(frames[2:-1]):
-        record = _parse(RoundRecord, body, f"frame {index + 3}")
+    for index in range(len(spans) - 3):
+        record = _parse(RoundRecord, body(index + 2), f"frame {index + 3}")
         number = record.question.manifest.round
         with _Naming(f"round {number}"):
             if number <= last:
@@ -171,8 +182,8 @@ def verify(
             apply_record(trajectory, record)
         last = number
         if progress is not None:
-            progress(index + 1, len(frames) - 3)
-    if hashlib.sha256(data[: frames[-1][0]]).hexdigest() != end.before_sha256:
+            progress(index + 1, len(spans) - 3)
+    if hashlib.sha256(memoryview(data)[: spans[-1][0]]).hexdigest() != end.before_sha256:
         raise Unverified("closing frame", "the bytes before it were altered")
     if not last <= end.rounds_spent <= terms.parameters.rounds:
         raise Unverified("closing frame", f"{end.rounds_spent} rounds cannot have been spent")
