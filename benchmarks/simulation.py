@@ -127,7 +127,6 @@ def ours(_folder: str) -> tuple[float, float]:
     """The private protocol over the in-process grid."""
     import dp_accounting.rdp  # noqa: F401 - imports are no part of the start, on either side
 
-    import fedtrade.learning.network  # noqa: F401 - as above: torch
     from consortium.rehearsal import SMALL, rehearse, small_base
     from fedtrade.parameters import PrivacyParameters
     from server.release import Exchange

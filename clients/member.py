@@ -19,6 +19,7 @@ judging the model on positions that it kept out of all rounds (`clients.judgemen
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -31,8 +32,8 @@ from clients.budget import Budget
 from clients.floor import Floor
 from clients.judgement import COST, JUDGED_MIN, held_out, judge
 from clients.keys import MemberKeys
-from fedtrade.artifact import Artifact, load, unflatten
-from fedtrade.learning.network import clipped_gradient_sum, position_losses
+from fedtrade.artifact import Artifact, Shapes, load, trainable_shapes
+from fedtrade.learning.perceptron import clipped_gradient_sum, position_losses
 from fedtrade.learning.windows import PositionBatch
 from fedtrade.parameters import SCALE
 from fedtrade.privacy import local, masking, mechanism, norm
@@ -108,8 +109,11 @@ class Member:
             from fedtrade.privacy import ceremony  # lane C alone pays for TenSEAL and numba
 
             self._key = ceremony.check_record(terms, key)
-        self._shapes = {name: array.shape for name, array in base.arrays.items()}
-        self._fixed = {n: a for n, a in base.arrays.items() if n.startswith("fixed.")}
+        self._fixed = {
+            n: a.astype(np.float64) for n, a in base.arrays.items() if n.startswith("fixed.")
+        }
+        self._places = _places(trainable_shapes(base.manifest.network))
+        self._helpers = [X25519PublicKey.from_public_bytes(h.x25519) for h in terms.helpers]
 
     def upload(self, data: bytes) -> bytes:
         """Answer an announcement; gives an encoded Upload, the same bytes however often it is asked.
@@ -121,10 +125,6 @@ class Member:
         check(terms, message, terms.coordinator, message.round)
         if not 1 <= message.round <= p.rounds:
             raise WrongBinding("Announcement", "round", f"1 to {p.rounds}", message.round)
-        if sha256(message.vector) != message.model:
-            raise WrongBinding(
-                "Announcement", "model", message.model.hex(), sha256(message.vector).hex()
-            )
         vector = model_vector(message.vector, terms.dimension)
         cost = spend_of(terms, 1)
         self.budget.check(terms.release, message.round, cost)
@@ -164,25 +164,28 @@ class Member:
 
         def bounded(total: NDArray[np.float64]) -> NDArray[np.float64]:
             # clipping has done it already; whatever happens, the data never decides about a refusal
-            whole = np.nan_to_num(total, nan=0.0, posinf=bound, neginf=-bound)
-            return np.clip(whole, -bound, bound)
+            whole = np.minimum(np.maximum(total, -bound), bound)
+            whole[np.isnan(whole)] = 0.0
+            return whole
 
         def clipped_sum(at: NDArray[np.float32]) -> NDArray[np.float64]:
             include = mechanism.poisson_sample(self._positions.count, p.sampling_rate, coins)
             include &= ~self._held_out
             include = mechanism.limit_sample(include, batch_max, coins)
-            arrays = {**unflatten(at, self._shapes), **self._fixed}
+            wide = at.astype(np.float64)
+            arrays = {name: wide[place].reshape(shape) for name, place, shape in self._places}
             batch = self._positions.sample(include)
-            total, _ = clipped_gradient_sum(arrays, batch, p.clip_norm)
+            total, _ = clipped_gradient_sum({**arrays, **self._fixed}, batch, p.clip_norm)
             return bounded(total)
 
         if p.local_steps:
             noise_key = self._keys.derive(b"fedtrade local noise", context)
             expected = p.sampling_rate * self._positions.count
-            total = local.difference(vector, clipped_sum, p, batch_max, expected, noise_key)
+            total = bounded(
+                local.difference(vector, clipped_sum, p, batch_max, expected, noise_key)
+            )
         else:
             total = clipped_sum(vector)
-        total = bounded(total)
         plan = norm_plan(terms)
         if plan is not None:
             return norm.onto_ball(total / p.clip_norm * SCALE, plan)
@@ -193,7 +196,9 @@ class Member:
     ) -> tuple[bytes, tuple[bytes, ...], tuple[bytes, ...]]:
         """(masked vector, boxes, commitments): the only form in which an update leaves."""
         terms, p = self.terms, self.terms.parameters
-        secret = self._keys.derive(b"fedtrade upload", context + sha256(units.tobytes()))
+        ring = ring_of(terms)
+        inputs = units.astype(ring)
+        secret = self._keys.derive(b"fedtrade upload", context + sha256(inputs.tobytes()))
         entropy = masking.Keystream(secret)
         if p.aggregation == "bfv":
             from fedtrade.privacy import threshold
@@ -206,15 +211,14 @@ class Member:
         commitments = tuple(
             masking.commitment(seed, context, subset) for subset, seed in enumerate(seeds)
         )
-        ring = ring_of(terms)
         plan = norm_plan(terms)
         if plan is None:
-            masked = masking.mask(units.astype(ring), seeds, context)
+            masked = masking.mask(inputs, seeds, context)
         else:
             masks = masking.mask(np.zeros(plan.length, ring), seeds, context)
             binding = norm.Binding(context, commitments)
             masked = norm.prove(units, plan, masks.astype(np.uint64), binding)
-        wire = masked.astype(ring.newbyteorder("<")).tobytes()
+        wire = masked.astype(ring.newbyteorder("<"), copy=False).tobytes()
         return wire, self._seal(seeds, context, entropy), commitments
 
     def _seal(
@@ -226,7 +230,7 @@ class Member:
         public = ephemeral.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         boxes = []
         for index, helper in enumerate(self.terms.helpers):
-            shared = ephemeral.exchange(X25519PublicKey.from_public_bytes(helper.x25519))
+            shared = ephemeral.exchange(self._helpers[index])
             key = masking.box_key(shared, public, helper.x25519, context)
             wanted = [seeds[i] for i in masking.seeds_of(index, p.helpers, p.corrupt)]
             boxes.append(masking.seal(key, wanted, public, context))
@@ -273,3 +277,12 @@ class Member:
             self._keys.derive(b"fedtrade judgement", artifact),
             proved.artifact_sha256,
         )
+
+
+def _places(shapes: Shapes) -> list[tuple[str, slice, tuple[int, ...]]]:
+    """Where each trainable array lies in the flat vector: (name, place, shape), in its order."""
+    found, end = [], 0
+    for name in sorted(shapes):
+        begin, end = end, end + math.prod(shapes[name])
+        found.append((name, slice(begin, end), shapes[name]))
+    return found

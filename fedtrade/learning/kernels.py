@@ -14,6 +14,8 @@ a gradient of any single position being kept,
 ("ghost norms": Goodfellow 2015; Li et al. 2022 for the Gram form; Bu et al. 2023, "book-keeping",
 for reusing δ). Where a position has so many rows that the Gram matrix costs more than G_p itself,
 G_p is formed for a few positions at a time, squared and dropped (Li et al.'s mixed rule).
+
+This is for the networks over steps (`sequences`); the perceptron has its own, shorter (`perceptron`).
 """
 
 from __future__ import annotations
@@ -53,32 +55,6 @@ class Kernel(Protocol):
     def backward(self, slopes: Tensor) -> list[Affine]:
         """The affine maps of the last `forward`, given the slopes (N, K) at its outputs."""
         ...
-
-
-class Dense:
-    """A multilayer perceptron: `dense0`, `dense1`, … with tanh, then `head`."""
-
-    def __init__(self, arrays: Tensors) -> None:
-        depth = sum(name.startswith("dense") and name.endswith("weight") for name in arrays)
-        self._names = [*(f"dense{i}" for i in range(depth)), "head"]
-        self._layers = [(arrays[f"{n}.weight"], arrays[f"{n}.bias"]) for n in self._names]
-        self._inputs: list[Tensor] = []
-
-    def forward(self, rows: Tensor) -> Tensor:
-        self._inputs = [rows]
-        for weight, bias in self._layers[:-1]:
-            self._inputs.append(torch.addmm(bias, self._inputs[-1], weight.T).tanh_())
-        weight, bias = self._layers[-1]
-        return torch.addmm(bias, self._inputs[-1], weight.T)
-
-    def backward(self, slopes: Tensor) -> list[Affine]:
-        found = []
-        for depth in range(len(self._layers) - 1, -1, -1):
-            a = self._inputs[depth]
-            found.append(Affine(self._names[depth], a[None], slopes[None]))
-            if depth:
-                slopes = (slopes @ self._layers[depth][0]) * (1 - a * a)
-        return found
 
 
 def clipped_sum(affines: Sequence[Affine], positions: int, clip_norm: float) -> dict[str, Tensor]:

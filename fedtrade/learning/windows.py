@@ -79,8 +79,14 @@ class PositionBatch:
         return int(self.features.shape[0])
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.intp]) -> PositionBatch:
-        """The positions that `rows` (a mask or indices) selects."""
-        return PositionBatch(self.features[rows], self.targets[rows], self.weights[rows])
+        """The positions that `rows` (a mask or indices) selects.
+
+        Rows of a batch that was checked are not checked again: members sample in every step.
+        """
+        part = object.__new__(PositionBatch)
+        for name in ("features", "targets", "weights"):
+            object.__setattr__(part, name, getattr(self, name)[rows])
+        return part
 
     def __repr__(self) -> str:
         return f"PositionBatch({self.count} positions)"

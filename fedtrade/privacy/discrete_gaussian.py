@@ -1,24 +1,25 @@
-"""Exact samples of the discrete Gaussian, from a keystream, in integers only.
+"""Exact samples of the discrete Gaussian, from a keystream.
 
 The discrete Gaussian of deviation σ gives each integer x a probability proportional to
 exp(−x²/2σ²). For an integer σ it is drawn by Karney's decomposition ("Sampling exactly from the
-normal distribution", ACM TOMS 42, 2016, algorithm D): write |x| = kσ + j with 0 ≤ j < σ, so that
+normal distribution", ACM TOMS 42, 2016): write |x| = kσ + j with 0 ≤ j < σ, so that
 
-    exp(−x²/2σ²) = exp(−k²/2) · exp(−u(2k + u)/2)        u = j/σ
+    exp(−x²/2σ²) = exp(−k²/2) · exp(−a/b)        a = j(2kσ + j), b = 2σ²
 
-Propose k with weight exp(−k²/2), j and the sign uniformly, and keep them with probability
-exp(−u(2k + u)/2). That is k + 1 events of probability exp(−a/b) for integers a ≤ b, and such an event
-is decided by von Neumann's (1951) race: at step n go on with probability a/(bn); the first step
-that fails is an odd one with probability exp(−a/b). Going on is "a uniform integer below bn is below
-a", and uniform integers come from words of the keystream by rejection. So no logarithm, exponential
-or floating-point number is taken of anything random, and nothing is rounded.
+Propose k with weight exp(−k²/2), j and the sign uniformly, and keep them with probability exp(−a/b).
+Uniform integers come from words of the keystream by rejection. A proposal is kept when a uniform
+number U = 0.w₁w₂w₃…, read word by word from the keystream, lies below exp(−a/b). Its first word
+decides in floating point wherever the two are more than 2^-40 apart, a thousand times what rounding
+can add up to there; the others, one in 2^39, are decided in integers by the words after it.
+So floating point saves time and changes no outcome: noise is a function of the key alone, the same
+on every machine, and no number that was rounded is ever sent.
 
-Given uniform words the law is exact but for three cuts, each smaller than what AES-256 itself leaves
-open: k is chosen by 192-bit thresholds and ends at 16, and a race ends after 512 steps. Together
-they are less than 2^-180 per value in total variation.
+Given uniform words the law is exact but for two cuts, each smaller than what AES-256 itself leaves
+open: k and U are compared to 192 bits, and k ends at 16. Together they are less than 2^-180 per value
+in total variation.
 
-The time that a call takes depends on the values drawn: this is not constant-time, and whoever can
-time a helper's sampling closely learns something (how many proposals fell) of its noise.
+The time that a call takes depends on how many proposals fell: this is not constant-time, and whoever
+can time a helper's sampling closely learns a little of its noise.
 """
 
 from __future__ import annotations
@@ -39,9 +40,13 @@ DEVIATION_MAX = 2**24
 
 _BLOCK = 2**15
 """Proposals at a time: they stay in the processor's cache."""
+_MARGIN = 2.0**-40
+"""Distance between U and exp(−a/b) from which floating point decides. Rounding moves U, a/b and the
+difference by less than 2^-52 of themselves, and exp is right to 4 units in the last place on every
+platform of numpy: less than 2^-50 together."""
 _ATTEMPTS_MAX = 512
 """Of anything that is repeated until it succeeds, which each time it does with probability > 1/2
-(uniform integers, blocks of proposals) or fails with probability > 1/n at step n (races)."""
+(uniform integers, blocks of proposals)."""
 _ALL = np.uint64(2**64 - 1)
 
 
@@ -100,66 +105,65 @@ class _Keystream:
     def words(self, count: int) -> Words:
         return np.frombuffer(self._stream.update(bytes(8 * count)), dtype="<u8")
 
-    def below(self, bounds: Words) -> Words:
-        """For each n ≤ 2^63 in `bounds` a uniform integer below n."""
-        word = self.words(len(bounds))
-        found = word % bounds
+    def below(self, n: int, count: int) -> Words:
+        """`count` uniform integers below n ≤ 2^63."""
+        bound, word = np.uint64(n), self.words(count)
+        found = word % bound
         # Words from the last, incomplete run of n integers would favour the small ones. Such a word
         # lies above 2^64 − n, which rules out nearly all of them at once.
-        again = np.flatnonzero(word > _ALL - bounds.max(initial=np.uint64(1)))
-        again = again[word[again] - found[again] > _ALL - bounds[again] + np.uint64(1)]
+        again = np.flatnonzero(word > _ALL - bound)
+        again = again[word[again] - found[again] > _ALL - bound + np.uint64(1)]
         for _ in range(_ATTEMPTS_MAX):
             if not len(again):
                 return found
-            n, word = bounds[again], self.words(len(again))
-            found[again] = word % n
-            again = again[word - found[again] > _ALL - n + np.uint64(1)]
+            word = self.words(len(again))
+            found[again] = word % bound
+            again = again[word - found[again] > _ALL - bound + np.uint64(1)]
         raise KeystreamBroken
 
 
 def _proposals(stream: _Keystream, deviation: int, count: int) -> NDArray[np.int64]:
     """`count` proposals, less those that fell; about 7 of 10 stay."""
     sigma = np.uint64(deviation)
-    k = _whole_deviations(stream, count)
-    draw = stream.below(np.full(count, np.uint64(2) * sigma))
-    negative = draw >= sigma
-    j = draw - sigma * negative
-    whole = k * sigma
-    a = j * (whole + whole + j)
-    b = (k + np.uint64(1)) * (np.uint64(2) * sigma * sigma)
-    stays = _races(stream, a, b)
-    stays &= (whole + j > 0) | ~negative  # zero has one sign
-    for repeat in range(1, int(k.max(initial=0)) + 1):
-        racing = np.flatnonzero(stays & (k >= repeat))
-        stays[racing] = _races(stream, a[racing], b[racing])
-    kept = np.flatnonzero(stays)
-    values = (whole[kept] + j[kept]).astype(np.int64)
-    return np.where(negative[kept], -values, values)
+    whole: Words = _whole_deviations(stream, count) * sigma
+    j = stream.below(2 * deviation, count)
+    negative = j >= sigma
+    j -= sigma * negative
+    kept = _events(stream, j * (whole + whole + j), 2 * deviation * deviation)
+    value = (whole + j).view(np.int64)
+    kept &= (value > 0) | ~negative  # zero has one sign
+    return np.where(negative, -value, value)[kept]
 
 
 def _whole_deviations(stream: _Keystream, count: int) -> Words:
     """`count` values of k, with probability proportional to exp(−k²/2)."""
     first = stream.words(count)
-    k = np.zeros(count, dtype=np.uint64)
-    reached = np.flatnonzero(first >= _FIRST_WORDS[0])
-    for threshold in _FIRST_WORDS[1:]:
-        k[reached] += np.uint64(1)
-        reached = reached[first[reached] >= threshold]
-    k[reached] += np.uint64(1)
-    for tied in np.flatnonzero(first == _FIRST_WORDS[k.view(np.int64) - 1]):
-        second, third = (int(word) for word in stream.words(2))
-        k[tied] = bisect_right(_CUMULATIVE, (int(first[tied]) << 128) + (second << 64) + third)
+    one, two, three = _FIRST_WORDS[:3]
+    k: Words = (first >= one).astype(np.uint64)
+    k += first >= two
+    beyond = np.flatnonzero(first >= three)  # one in 150
+    k[beyond] = np.searchsorted(_FIRST_WORDS, first[beyond], side="right").astype(np.uint64)
+    tied = (first == one) | (first == two)
+    tied[beyond] = first[beyond] == _FIRST_WORDS[k[beyond].view(np.int64) - 1]
+    for place in np.flatnonzero(tied):
+        k[place] = bisect_right(_CUMULATIVE, _longer(stream, first[place]))
     return k
 
 
-def _races(stream: _Keystream, a: Words, b: Words) -> NDArray[np.bool_]:
-    """For each pair an event of probability exp(−a/b), 0 ≤ a ≤ b (von Neumann)."""
-    happened = np.ones(len(a), dtype=bool)
-    going = np.arange(len(a))
-    for step in range(1, _ATTEMPTS_MAX + 1):
-        goes_on = np.flatnonzero(stream.below(b * np.uint64(step)) < a)
-        going, a, b = going[goes_on], a[goes_on], b[goes_on]
-        if not len(going):
-            return happened
-        happened[going] = step % 2 == 0  # so it is if the next step fails
-    raise KeystreamBroken
+def _events(stream: _Keystream, a: Words, b: int) -> NDArray[np.bool_]:
+    """For each a an event of probability exp(−a/b)."""
+    first = stream.words(len(a))
+    distance = np.exp(a * (-1 / b)) - first * 2.0**-64
+    happens: NDArray[np.bool_] = distance > 0
+    for place in np.flatnonzero(np.abs(distance) < _MARGIN):
+        with localcontext() as context:
+            context.prec = 90
+            chance = int((Decimal(-int(a[place])) / b).exp() * 2**192)
+        happens[place] = _longer(stream, first[place]) < chance
+    return happens
+
+
+def _longer(stream: _Keystream, first: np.uint64) -> int:
+    """192 bits: `first`, then two words more of the keystream."""
+    second, third = (int(word) for word in stream.words(2))
+    return (int(first) << 128) + (second << 64) + third

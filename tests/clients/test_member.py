@@ -9,6 +9,7 @@ from clients.budget import RoundAlreadyPaid
 from clients.floor import Floor, FloorBroken
 from clients.keys import MemberKeys
 from consortium.rehearsal import SMALL, rehearse
+from fedtrade.artifact import unflatten
 from fedtrade.privacy.accounting import Overspent
 from fedtrade.privacy.aggregation import spend_of
 from fedtrade.privacy.transcript import Unverified
@@ -176,6 +177,17 @@ def test_a_transcript_of_other_terms_is_not_signed(consortium, tmp_path):
     with pytest.raises(WrongBinding, match="terms"):
         consortium.desks[1].member.endorse(other.release.finish().transcript, 1, "", {})
     other.close()
+
+
+def test_the_model_is_read_as_the_vector_was_written(consortium):
+    """In place of `unflatten`, without its copies."""
+    member = consortium.desks[1].member
+    vector = np.arange(consortium.terms.dimension, dtype=np.float32)
+    shapes = {name: array.shape for name, array in member._base.arrays.items()}
+    wanted = unflatten(vector, shapes)
+    found = {name: vector[place].reshape(shape) for name, place, shape in member._places}
+    assert found.keys() == wanted.keys()
+    assert all((found[name] == wanted[name]).all() for name in wanted)
 
 
 def test_the_announcement_model_must_hash_to_what_is_signed(consortium):
