@@ -7,19 +7,23 @@ functions of it. Every sentence here is computed from the figures, so that it ca
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from fedtrade.dashboard import formats as f
 
 CONFIDENCE = "95 %"
-"""Of every bound and interval in the report."""
+"""Of all that one audit run shows, together; and of every interval of the red team."""
 
 LIMITS = (
     "A bound below the claim proves nothing: it only means that this attack found no fault. The "
     "promise itself rests on the proof of the mechanism, not on the audit.",
     "The canaries take part in every round. That tests noise, clipping, rounding, masks and sums, "
     "but not the sampling of positions, whose effect on ε is computed.",
+    "The auditor takes off the sums every gradient that it knows, as if all members were its own. "
+    "That measures the noise, whoever added it: how strong it is, whether it is Gaussian, whether it "
+    "is new in each round. Noise that somebody can predict looks the same.",
     "The red team's attacks are strong ones, not all there are. Only ε bounds every attacker.",
     "Position rows come from simulated books over real prices, and the attacked updates hold one "
     "window a position: the worst case for the member.",
@@ -29,6 +33,9 @@ LIMITS = (
     "committee (three helpers, one of them bad at most).",
 )
 """What the report does not show."""
+
+
+Verdict = Literal["PASS", "FAIL"]
 
 
 class _Frozen(BaseModel):
@@ -53,7 +60,9 @@ class AuditRow(_Frozen):
 
     name: str
     noise_multiplier: float
-    """What the committee really added."""
+    """What the terms promise."""
+    portion: float
+    """How much of its noise each helper added: less than 1 in a control."""
     rounds: int
     canaries: int
     dimension: int
@@ -65,8 +74,17 @@ class AuditRow(_Frozen):
     """ε refuted by the bound of Mahloujifar et al. 2024."""
     claimed: float
     """ε (PLD) that the noise as agreed allows for these rounds."""
-    fault: bool
-    """Whether this run was made with too little noise on purpose, to see that it is found."""
+    noise: float
+    """Noise multiplier that was measured in the sums, as if one bad helper had added nothing."""
+    noise_low: float
+    noise_high: float
+    noise_samples: int
+    shape: float
+    """p-value: whether the noise is Gaussian."""
+    repeats: float | None
+    """p-value: whether it is independent from round to round; None for a single round."""
+    odd: bool
+    """Whether one of the two is too small for noise as it is to be."""
     seconds: float
 
     @property
@@ -76,9 +94,27 @@ class AuditRow(_Frozen):
 
     @computed_field  # type: ignore[prop-decorator]
     @property
-    def verdict(self) -> str:
+    def fault(self) -> bool:
+        """Whether this run was made with too little noise on purpose, to see that it is found."""
+        return self.portion != 1.0
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def guesses_verdict(self) -> Verdict:
         """FAIL: more leaks than is claimed. PASS: no proof of that."""
         return "FAIL" if self.bound > self.claimed else "PASS"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def noise_verdict(self) -> Verdict:
+        """FAIL: the noise is weaker than promised, or of another kind. PASS: no proof of that."""
+        return "FAIL" if self.odd or self.noise_high < self.noise_multiplier else "PASS"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def verdict(self) -> Verdict:
+        """FAIL where either test fails."""
+        return "FAIL" if "FAIL" in (self.guesses_verdict, self.noise_verdict) else "PASS"
 
 
 class InversionRow(_Frozen):
@@ -113,6 +149,7 @@ class LeakageReport(_Frozen):
     promise: Promise
     audits: list[AuditRow]
     inversions: list[InversionRow]
+    inversions_seconds: float
     conclusions: list[str]
     standins: list[str]
 
@@ -139,31 +176,68 @@ OBSERVED = {
 """Observations in order of protection, in words."""
 
 
-def _audit_findings(audits: Sequence[AuditRow]) -> list[str]:
+def _guesses_finding(row: AuditRow) -> str:
+    shown = f"ε = {f.number(row.bound, 2)} shown, {f.number(row.claimed, 2)} claimed"
+    if row.guesses_verdict == "PASS":
+        return f"The audit found no leak beyond the promise ({shown}, {CONFIDENCE} confidence)."
+    return (
+        f"The audit proves that more leaks than was promised ({shown}, {CONFIDENCE} "
+        "confidence): the noise is too weak, missing, or undone on its way."
+    )
+
+
+def noise_shown(row: AuditRow) -> str:
+    """The measured noise multiplier with its interval."""
+    digits = 1 if row.noise_multiplier >= 10 else 2
+    span = f"{f.number(row.noise_low, digits)} to {f.number(row.noise_high, digits)}"
+    return f"{f.number(row.noise, digits)} ({span})"
+
+
+def _noise_finding(row: AuditRow) -> str:
+    promised = f"{row.noise_multiplier:g} promised"
+    measured = f"The noise measured in the sums is z = {noise_shown(row)}, {promised}"
+    if row.noise_verdict == "PASS":
+        return f"{measured}: no weaker, Gaussian, and new in each round as far as can be seen."
+    if row.noise_high < row.noise_multiplier:
+        return f"{measured}: it is too weak. Find the helper that adds less than it should."
+    return (
+        f"{measured}, but it is not the Gaussian, new in each round, that was promised. Find the "
+        "helper whose noise is made otherwise."
+    )
+
+
+def failure(audits: Sequence[AuditRow]) -> str:
+    """What the tests that failed on real runs found; empty where none did."""
     sentences = []
     for row in audits:
-        if row.fault:
-            continue
-        shown = f"ε = {f.number(row.bound, 2)} shown, {f.number(row.claimed, 2)} claimed"
-        if row.verdict == "PASS":
-            text = f"The audit found no leak beyond the promise ({shown}, {CONFIDENCE} confidence)."
-        else:
-            text = (
-                f"The audit proves that more leaks than was promised ({shown}, {CONFIDENCE} "
-                "confidence): the noise is too weak, missing, or undone on its way."
-            )
-        sentences.append(text)
-    controls = [row for row in audits if row.fault]
-    missed = [row.name for row in controls if row.verdict == "PASS"]
-    if missed:
-        sentences.append(
-            f"The control with {f.listing(missed)} was not caught, so this run could hardly have "
-            "seen such a fault: repeat it."
+        if not row.fault and row.guesses_verdict == "FAIL":
+            sentences.append(_guesses_finding(row))
+        if not row.fault and row.noise_verdict == "FAIL":
+            sentences.append(_noise_finding(row))
+    return " ".join(sentences)
+
+
+def _control_finding(row: AuditRow) -> str:
+    """Which of the two tests caught a control."""
+    seen = {
+        f"the guesses (ε ≥ {f.number(row.bound, 2)})": row.guesses_verdict,
+        f"the noise (z = {f.number(row.noise, 2)})": row.noise_verdict,
+    }
+    caught = [test for test, verdict in seen.items() if verdict == "FAIL"]
+    missed = [test for test, verdict in seen.items() if verdict == "PASS"]
+    if not caught:
+        return (
+            f"The control with {row.name} was not caught, so this run could hardly have seen such a "
+            "fault: repeat it."
         )
-    elif controls:
-        names = f.listing([row.name for row in controls])
-        sentences.append(f"The same audit caught the controls ({names}), so it can see a fault.")
-    return sentences
+    found = f"The control with {row.name} was caught by {f.listing(caught)}"
+    return f"{found}, not by {f.listing(missed)}." if missed else f"{found}."
+
+
+def _audit_findings(audits: Sequence[AuditRow]) -> list[str]:
+    real = [row for row in audits if not row.fault]
+    sentences = [finding(row) for row in real for finding in (_guesses_finding, _noise_finding)]
+    return sentences + [_control_finding(row) for row in audits if row.fault]
 
 
 def _inversion_finding(observed: str, rows: Sequence[InversionRow]) -> str:
@@ -199,7 +273,9 @@ def summary(report: LeakageReport) -> str:
     """The verdicts in a few lines of text."""
     lines = [
         f"{row.verdict}  {row.name}: ε ≥ {row.bound:.2f} shown, {row.claimed:.2f} claimed "
-        f"({row.rounds} rounds, {row.right} of {row.guesses} guesses right)"
+        f"({row.guesses_verdict}); z = {noise_shown(row)} measured, {row.noise_multiplier:g} "
+        f"promised ({row.noise_verdict}); {row.rounds} rounds, {row.canaries} canaries, "
+        f"{row.seconds:.1f} s"
         for row in report.audits
     ]
     return "\n".join([*lines, *report.conclusions])

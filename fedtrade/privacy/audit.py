@@ -1,17 +1,35 @@
-"""The one-run audit: how much of ε an attacker can *show*, from a single run of the real rounds.
+"""The audit of one run of real rounds: what its sums show of ε, and what they show of the noise.
 
-Steinke, Nasr and Jagielski, "Privacy auditing with one (1) training run" (arXiv 2305.08846): m canary
-positions are each in or out by a fair coin, the rounds run once, and the auditor guesses coins from
-what it saw. A mechanism that is (ε, δ)-private bounds how many guesses can be right; more right ones
-refute that ε. Mahloujifar, Melis and Chaudhuri (arXiv 2410.22235) sharpen the bound for a mechanism
-whose whole trade-off curve is known: sums with Gaussian noise are μ-GDP (Dong, Roth and Su 2022).
+**What an attacker can show of ε.** Steinke, Nasr and Jagielski, "Privacy auditing with one (1)
+training run" (arXiv 2305.08846): m canary positions are each in or out by a fair coin, the rounds run
+once, and the auditor guesses coins from what it saw. A mechanism that is (ε, δ)-private bounds how
+many guesses can be right; more right ones refute that ε. Mahloujifar, Melis and Chaudhuri (arXiv
+2410.22235) sharpen the bound for a mechanism whose whole trade-off curve is known: sums with Gaussian
+noise are μ-GDP (Dong, Roth and Su 2022).
 
 Both give an ε that the run refutes, so a *lower* bound of the real one. A bound above the claim
 proves a fault. A bound below it proves nothing: it only found none.
 
 How many canaries are guessed is fixed in advance (`SHARE`), not chosen by looking at which number
-gives the largest bound. The two methods share the error: the bounds of one run hold together with
-the stated confidence. The larger part goes to the sharper method (`LEVELS`).
+gives the largest bound.
+
+**What the noise itself shows.** An auditor that knows every gradient, as if all members were its own,
+takes them off the sums and has the noise before it, d values a round (`measure_noise`):
+
+strength   the squares of n Gaussian values of deviation σ, over σ², add up to a chi-squared variable
+           of n degrees of freedom: an exact interval for σ (e.g. Casella and Berger, "Statistical
+           Inference", 2nd ed., ch. 9.2)
+shape      Kolmogorov and Smirnov's test against a Gaussian of the measured deviation. With a measured
+           deviation the test is shy: it objects less often than its level says (Lilliefors 1967)
+repeats    for independent rounds Σ_{s<t} ⟨r_s, r_t⟩ has mean 0 and variance σ⁴·d·T(T − 1)/2, and is
+           close to Gaussian. Noise that comes again, or cancels, over the rounds moves it
+
+This needs few rounds at any strength, and sees the lack of a single helper's noise. It assumes that
+noise is Gaussian to say how strong it is, and cannot tell who knows it: noise that somebody can
+predict looks the same.
+
+All of it shares the error (`LEVELS`, `NOISE_LEVEL`): what one run shows, it shows with the stated
+confidence together. The larger part goes to the sharper bound of ε.
 """
 
 from __future__ import annotations
@@ -24,13 +42,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr, ndtri
-from scipy.stats import binom
+from scipy.stats import binom, chi2, kstest
 
-SHARE = 0.2
-"""Share of the canaries that is guessed: the clearest fifth, half of them "in" and half "out"."""
-LEVELS = (0.01, 0.04)
+SHARE = 0.1
+"""Share of the canaries that is guessed: the clearest tenth, half of them "in" and half "out"."""
+LEVELS = (0.01, 0.037)
 """How often each bound may be wrong: that of Steinke et al., and that of Mahloujifar et al."""
-CONFIDENCE = 1.0 - sum(LEVELS)
+NOISE_LEVEL = 0.001
+"""How often each of the three tests of the noise may object to noise that is right."""
+CONFIDENCE = 1.0 - sum(LEVELS) - 3 * NOISE_LEVEL
 EPSILON_MAX = 64.0
 """Where the search for a bound ends: more than any number of canaries in use can show."""
 
@@ -52,7 +72,7 @@ class Guesses:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What one run refutes at δ: every ε up to these. Both hold together with CONFIDENCE."""
+    """What the guesses of one run refute at δ: every ε up to these."""
 
     one_run: float
     """Steinke et al.: assumes nothing of the mechanism."""
@@ -64,16 +84,6 @@ class Shown:
     def epsilon(self) -> float:
         """The larger of the two bounds."""
         return max(self.one_run, self.f_dp)
-
-
-def canary_scores(known: Floats, seen: Floats) -> Floats:
-    """How often each canary's gradient is in a sum: matched filters, shape (m,).
-
-    `known` (w, m): the w coordinates that canary i has for itself, as column i. `seen` (w, m): the
-    same coordinates of the sum. Since no other canary touches them, no coin speaks in another's
-    score; under Gaussian noise no other use of these coordinates tells the coins better apart.
-    """
-    return np.asarray((known * seen).sum(0) / np.square(known).sum(0), np.float64)
 
 
 def guess(scores: Floats, included: NDArray[np.bool_]) -> Guesses:
@@ -94,6 +104,48 @@ def show(scores: Floats, included: NDArray[np.bool_], delta: float) -> Shown:
     return Shown(
         epsilon_one_run(guesses, delta, one_run), epsilon_f_dp(guesses, delta, f_dp), guesses
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What the noise of a run was: its deviation in the unit of the sums, and two tests of its kind."""
+
+    samples: int
+    deviation: float
+    low: float
+    """`low` to `high` holds the true deviation with confidence 1 − NOISE_LEVEL."""
+    high: float
+    shape: float
+    """p-value: how often a Gaussian looks no more like one than this. 0 where there is no noise."""
+    repeats: float | None
+    """p-value: how often independent rounds look no more so than these. None for one round."""
+
+    @property
+    def odd(self) -> bool:
+        """Whether it is not the Gaussian, new in each round, that it is to be."""
+        repeats = 1.0 if self.repeats is None else self.repeats
+        return min(self.shape, repeats) < NOISE_LEVEL
+
+
+def measure_noise(residuals: Floats) -> Noise:
+    """What is left of T sums after all gradients are taken off, shape (T, d), as noise of mean 0."""
+    if residuals.ndim != 2 or residuals.size == 0 or not np.isfinite(residuals).all():
+        raise ValueError("residuals must be finite, of shape (rounds, dimension)")
+    rounds, dimension = residuals.shape
+    n = residuals.size
+    squares = float(np.square(residuals).sum())
+    low = math.sqrt(squares / float(chi2.isf(NOISE_LEVEL / 2, n)))
+    high = math.sqrt(squares / float(chi2.ppf(NOISE_LEVEL / 2, n)))
+    if squares == 0.0:
+        return Noise(n, 0.0, low, high, 0.0, None)
+    deviation = math.sqrt(squares / n)
+    shape = float(kstest(residuals.ravel() / deviation, ndtr, method="asymp").pvalue)
+    repeats = None
+    if rounds > 1:
+        across = float(np.square(residuals.sum(0)).sum()) - squares
+        spread = deviation**2 * math.sqrt(2 * dimension * rounds * (rounds - 1))
+        repeats = 2 * float(ndtr(-abs(across) / spread))
+    return Noise(n, deviation, low, high, shape, repeats)
 
 
 def chance(g: Guesses, epsilon: float, delta: float) -> float:

@@ -1,4 +1,4 @@
-"""The bounds of the one-run audit: against closed forms, against accountants, and on simulated runs."""
+"""The bounds of ε and the tests of noise: against closed forms, accountants, and simulated runs."""
 
 import math
 
@@ -12,7 +12,7 @@ from fedtrade.privacy import accounting, audit
 from fedtrade.privacy.audit import Guesses
 
 DELTA = 1e-6
-CANARIES = 1_600
+CANARIES = 3_000
 
 
 def run(mu, rng, canaries=CANARIES):
@@ -94,11 +94,70 @@ def test_how_many_are_guessed_does_not_depend_on_the_scores():
     assert made == {round(audit.SHARE * CANARIES)}
 
 
-def test_scores_are_the_matched_filter():
-    rng = np.random.default_rng(7)
-    known = rng.standard_normal((6, 40))
-    often = rng.integers(0, 5, 40)
-    assert audit.canary_scores(known, known * often) == pytest.approx(often)
+def gaussian(z, rng, shape=(5, 4_000)):
+    return z * rng.standard_normal(shape)
+
+
+@pytest.mark.parametrize("z", [0.5, 30.0])
+def test_the_interval_holds_the_deviation_and_no_test_objects_too_often(z):
+    rng = np.random.default_rng(13)
+    runs = [audit.measure_noise(gaussian(z, rng)) for _ in range(200)]
+    assert sum(not run.low < z < run.high for run in runs) <= 2
+    assert sum(run.odd for run in runs) <= 2
+    assert np.mean([run.repeats for run in runs]) == pytest.approx(0.5, abs=0.1)
+    assert all(run.high < 1.04 * run.low for run in runs)  # and it says something
+
+
+def test_a_hundredth_of_a_level_of_intervals_is_exact():
+    """With few values the chi-squared interval still misses as often as it says."""
+    rng = np.random.default_rng(17)
+    squares = np.square(rng.standard_normal((20_000, 3)))
+    one = audit.measure_noise(np.ones((1, 3)))
+    low, high = (bound / one.deviation for bound in (one.low, one.high))
+    deviations = np.sqrt(squares.mean(1))
+    missed = np.mean((deviations * low > 1) | (deviations * high < 1))
+    assert missed == pytest.approx(audit.NOISE_LEVEL, abs=0.0008)
+
+
+def test_half_and_missing_noise_are_measured_as_what_they_are():
+    rng = np.random.default_rng(19)
+    half, none = audit.measure_noise(gaussian(15.0, rng)), audit.measure_noise(np.zeros((2, 50)))
+    assert half.high < 16 < 30
+    assert (none.deviation, none.high, none.odd) == (0.0, 0.0, True)
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        lambda rng, shape: rng.uniform(-1, 1, shape) * 3**0.5,
+        lambda rng, shape: rng.laplace(size=shape) / 2**0.5,
+        lambda rng, shape: rng.standard_normal(shape) * (rng.random(shape) < 0.9) / 0.9**0.5,
+    ],
+)
+def test_noise_of_another_shape_is_found(drawn):
+    found = audit.measure_noise(drawn(np.random.default_rng(23), (5, 4_000)))
+    assert found.deviation == pytest.approx(1.0, rel=0.03)
+    assert found.shape < audit.NOISE_LEVEL
+    assert found.odd
+
+
+def test_noise_that_comes_again_or_cancels_is_found():
+    rng = np.random.default_rng(29)
+    whole = gaussian(1.0, rng)
+    again = np.repeat(whole[:1], 5, axis=0)
+    cancels = np.concatenate([whole[:2], -whole[:2]])
+    for residuals in (again, cancels):
+        found = audit.measure_noise(residuals)
+        assert found.shape > audit.NOISE_LEVEL
+        assert found.repeats < audit.NOISE_LEVEL
+        assert found.odd
+    assert audit.measure_noise(whole[:1]).repeats is None
+
+
+@pytest.mark.parametrize("bad", [np.zeros(3), np.zeros((0, 3)), np.full((2, 2), np.nan)])
+def test_residuals_that_are_none_are_refused(bad):
+    with pytest.raises(ValueError, match="residuals"):
+        audit.measure_noise(bad)
 
 
 @pytest.mark.parametrize("bad", [np.array([1.0, np.nan]), np.array([1.0]), np.zeros(3)])
