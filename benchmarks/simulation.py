@@ -1,9 +1,12 @@
-"""A simulated round of 50 members with 8 local steps each, beside Flower's simulation with Ray.
+"""Simulated rounds of 50 members, beside Flower's simulation with Ray.
 
-Ours is the whole private protocol in local mode, over the in-process grid: every member takes 8
-DP-SGD steps with noise of its own, masks, seals and signs, and a committee of five unmasks the sum.
-Theirs is FedAvg of 50 clients with 8 plain SGD steps, nothing private: the same network of 1,490
-parameters (the demo's), the same loss, 32 windows a step. Each side runs in a process of its own.
+Ours is the whole private protocol over the in-process grid: every member takes its steps, masks,
+seals and signs, and a committee of five unmasks the sum. Theirs is FedAvg of 50 clients with as many
+plain SGD steps, nothing private: the same network, the same loss, as many windows a step. Each side
+runs in a process of its own. Two sizes:
+
+sim_round_50        8 local DP-SGD steps with the member's own noise, 1,490 parameters (the demo's)
+grid_round_50x50k   one step with the committee's noise, agreement by certificate, 49,794 parameters
 
 50 members have 50 disks, and one machine has one, so the folders of the rehearsal lie in memory. A
 start is what comes before the second round less one round, imports left out on both sides. All times
@@ -22,6 +25,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -37,11 +41,7 @@ from fedtrade.artifact import NetworkShape
 from fedtrade.errors import Fault
 from fedtrade.learning.baseline import initial_arrays
 
-MEMBERS, STEPS, ROUNDS = 50, 8, 6
-FEATURES, HIDDEN = 28, (32, 16)
-PARAMETERS = 1_490
-POSITIONS, WINDOWS, SAMPLING = 40, 4, 0.2
-"""A step takes 8 positions of 4 windows, on average."""
+MEMBERS, ROUNDS, WINDOWS = 50, 6, 4
 RATE = 0.1
 LIMIT_S = 180
 PACKAGES = ("flwr", "ray", "torch", "numpy")
@@ -56,6 +56,34 @@ QUIET: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a round of either side computes."""
+
+    steps: int
+    features: int
+    hidden: tuple[int, ...]
+    parameters: int
+    positions: int
+    sampling: float
+    local: bool
+    """Whether ours adds the member's own noise in every step, or the committee's to the sum."""
+
+    def changes(self) -> dict[str, object]:
+        """What differs from the rehearsal's small parameters."""
+        common: dict[str, object] = {"sampling_rate": self.sampling}
+        if not self.local:
+            return common | {"agreement": "certificate"}
+        common |= {"local_steps": self.steps, "local_learning_rate": RATE}
+        return common | {"server_optimiser": "momentum", "beta1": 0.0, "learning_rate": RATE}
+
+
+WORK: Final = {
+    "sim_round_50": Work(8, 28, (32, 16), 1_490, positions=40, sampling=0.2, local=True),
+    "grid_round_50x50k": Work(1, 64, (256, 128), 49_794, positions=100, sampling=0.05, local=False),
+}
+
+
 class NotARound(Fault):
     """A side whose rounds did not do what is compared."""
 
@@ -67,16 +95,19 @@ class NotARound(Fault):
 
 def rows() -> list[Row]:
     """Seconds of a round and of the start, ours beside Ray's."""
-    ours, theirs = _apart("ours"), _apart("theirs")
-    named = f"Flower simulation with Ray, {MEMBERS} clients × {STEPS} plain SGD steps"
-    clock = f"by the clock, {PARAMETERS} parameters, ours with 2 worker threads and DP"
-    return [
-        row("sim_round_50", f"{named}, FedAvg", ours[0], theirs[0], "s", PACKAGES, clock),
-        row("sim_start_50", f"{named}: start", ours[1], theirs[1], "s", PACKAGES, clock),
-    ]
+    found = []
+    for name, work in WORK.items():
+        ours, theirs = _apart("ours", name), _apart("theirs", name)
+        named = f"Flower simulation with Ray, {MEMBERS} clients × {work.steps} plain SGD steps"
+        clock = f"by the clock, {work.parameters} parameters, ours in one process and with DP"
+        found.append(row(name, f"{named}, FedAvg", ours[0], theirs[0], "s", PACKAGES, clock))
+        if work.local:
+            start = ours[1], theirs[1]
+            found.append(row("sim_start_50", f"{named}: start", *start, "s", PACKAGES, clock))
+    return found
 
 
-def _apart(side: str) -> tuple[float, float]:
+def _apart(side: str, name: str) -> tuple[float, float]:
     """(seconds of a round, of the start) of one side, in processes that end with this call.
 
     Raises NotARound.
@@ -84,7 +115,7 @@ def _apart(side: str) -> tuple[float, float]:
     with TemporaryDirectory(prefix="sim") as folder:
         home = f"{folder}/flwr"
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.simulation", side, folder],
+            [sys.executable, "-m", "benchmarks.simulation", side, name, folder],
             env={**os.environ, **QUIET, "FLWR_HOME": home},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -123,7 +154,7 @@ def _result(begin: float, ends: Sequence[float]) -> tuple[float, float]:
     return one, ends[0] - begin - one
 
 
-def ours(_folder: str) -> tuple[float, float]:
+def ours(work: Work, _folder: str) -> tuple[float, float]:
     """The private protocol over the in-process grid."""
     import dp_accounting.rdp  # noqa: F401 - imports are no part of the start, on either side
 
@@ -131,13 +162,7 @@ def ours(_folder: str) -> tuple[float, float]:
     from fedtrade.parameters import PrivacyParameters
     from server.release import Exchange
 
-    changes: dict[str, object] = {
-        "local_steps": STEPS,
-        "local_learning_rate": RATE,
-        "sampling_rate": SAMPLING,
-    }
-    changes |= {"server_optimiser": "momentum", "beta1": 0.0, "learning_rate": RATE}
-    parameters = PrivacyParameters.model_validate({**SMALL.model_dump(), **changes})
+    parameters = PrivacyParameters.model_validate({**SMALL.model_dump(), **work.changes()})
     ends: list[float] = []
     memory = IN_MEMORY if IN_MEMORY.is_dir() else None
     begin = perf_counter()
@@ -146,10 +171,10 @@ def ours(_folder: str) -> tuple[float, float]:
             Path(folder),
             members=MEMBERS,
             parameters=parameters,
-            base=small_base(FEATURES, HIDDEN),
-            positions_each=POSITIONS,
+            base=small_base(work.features, work.hidden),
+            positions_each=work.positions,
         )
-        if consortium.terms.dimension != PARAMETERS:
+        if consortium.terms.dimension != work.parameters:
             raise NotARound("ours", f"{consortium.terms.dimension} parameters")
 
         def run(exchange: Exchange) -> None:
@@ -164,7 +189,7 @@ def ours(_folder: str) -> tuple[float, float]:
     return _result(begin, ends)
 
 
-def theirs(folder: str) -> tuple[float, float]:
+def theirs(work: Work, folder: str) -> tuple[float, float]:
     """FedAvg of plain SGD on Flower's simulation with Ray."""
     from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
     from flwr.clientapp import ClientApp
@@ -185,13 +210,13 @@ def theirs(folder: str) -> tuple[float, float]:
         torch.set_num_threads(1)
         seed = int(context.node_config["partition-id"])
         arrays = message.content.array_records["arrays"].to_numpy_ndarrays()
-        trained = ArrayRecord(plain_steps([np.asarray(a) for a in arrays], seed))
-        weight = MetricRecord({"num-examples": POSITIONS})
+        trained = ArrayRecord(plain_steps(work, [np.asarray(a) for a in arrays], seed))
+        weight = MetricRecord({"num-examples": work.positions})
         return Message(RecordDict({"arrays": trained, "metrics": weight}), reply_to=message)
 
     @server.main()
     def main(grid: Grid, _context: Context) -> None:
-        start = initial()
+        start = initial(work)
 
         def after(number: int, arrays: ArrayRecord) -> MetricRecord | None:
             if number:
@@ -222,21 +247,25 @@ def theirs(folder: str) -> tuple[float, float]:
     return _result(begin, ends)
 
 
-def initial() -> list[NDArray[np.float32]]:
+def initial(work: Work) -> list[NDArray[np.float32]]:
     """Weights and biases of the network that ours starts from, layer by layer."""
-    arrays = initial_arrays(NetworkShape(inputs=FEATURES, hidden=HIDDEN, outputs=2), seed=1)
-    layers = [*(f"dense{i}" for i in range(len(HIDDEN))), "head"]
+    arrays = initial_arrays(
+        NetworkShape(inputs=work.features, hidden=work.hidden, outputs=2), seed=1
+    )
+    layers = [*(f"dense{i}" for i in range(len(work.hidden))), "head"]
     return [arrays[f"{layer}.{part}"] for layer in layers for part in ("weight", "bias")]
 
 
-def plain_steps(arrays: Sequence[NDArray[np.float32]], seed: int) -> list[NDArray[np.float32]]:
-    """8 steps of plain SGD on one batch of a client's own, with torch's layers and our loss."""
+def plain_steps(
+    work: Work, arrays: Sequence[NDArray[np.float32]], seed: int
+) -> list[NDArray[np.float32]]:
+    """Steps of plain SGD on one batch of a client's own, with torch's layers and our loss."""
     import torch
     from torch import nn
 
     from fedtrade.learning.network import window_losses
 
-    sizes = (FEATURES, *HIDDEN, 2)
+    sizes = (work.features, *work.hidden, 2)
     layers: list[nn.Module] = []
     for width, height in pairwise(sizes):
         layers += [nn.Linear(width, height), nn.Tanh()]
@@ -246,10 +275,10 @@ def plain_steps(arrays: Sequence[NDArray[np.float32]], seed: int) -> list[NDArra
             parameter.copy_(torch.from_numpy(array.copy()))
     optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
     rng = np.random.default_rng(seed)
-    rows = int(POSITIONS * SAMPLING) * WINDOWS
-    features = torch.from_numpy(rng.standard_normal((rows, FEATURES)).astype(np.float32))
+    rows = int(work.positions * work.sampling) * WINDOWS
+    features = torch.from_numpy(rng.standard_normal((rows, work.features)).astype(np.float32))
     targets = torch.from_numpy(rng.standard_normal((rows, 2)).astype(np.float32))
-    for _ in range(STEPS):
+    for _ in range(work.steps):
         optimiser.zero_grad()
         window_losses(model(features), targets)[0].mean().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -260,9 +289,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """One side, in this process; prints its seconds of a round and of the start."""
     parser = argparse.ArgumentParser(prog="benchmarks.simulation")
     parser.add_argument("side", choices=("ours", "theirs"))
+    parser.add_argument("work", choices=WORK)
     parser.add_argument("folder", help="an empty folder for what the side writes")
     given = parser.parse_args(arguments)
-    print(json.dumps({"ours": ours, "theirs": theirs}[given.side](given.folder)))
+    print(json.dumps({"ours": ours, "theirs": theirs}[given.side](WORK[given.work], given.folder)))
     return 0
 
 

@@ -212,8 +212,9 @@ def audit(
     """Attack the privacy of a rehearsed release, and report what an attacker finds.
 
     Canaries go through real members, committee and sums, and an auditor guesses which were in: what
-    it shows is set beside the ε that is claimed, for right and for wrong noise. A red team tries to
-    read positions out of updates, alone, summed and noised. Nothing of yours is used or sent.
+    it shows is set beside the ε that is claimed, for right, half and missing noise; the noise itself
+    is measured as well. A red team tries to read positions out of updates, alone, summed and noised.
+    Nothing of yours is used or sent.
 
     Further options: --noise-multiplier, --sampling-rate, --rounds, --delta, --seed. Exit code 4: the
     audit found more than is claimed. Needs the research extra.

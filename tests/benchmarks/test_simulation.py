@@ -12,14 +12,16 @@ ROOT = Path(__file__).parents[2]
 def test_the_counterpart_trains_the_network_that_ours_does():
     code = """
 import numpy as np
-from benchmarks.simulation import PARAMETERS, initial, plain_steps
-start = initial()
-assert sum(a.size for a in start) == PARAMETERS
-trained = plain_steps(start, seed=1)
+from benchmarks.simulation import WORK, initial, plain_steps
+work = WORK["sim_round_50"]
+start = initial(work)
+assert sum(a.size for a in start) == work.parameters
+assert sum(a.size for a in initial(WORK["grid_round_50x50k"])) == 49_794
+trained = plain_steps(work, start, seed=1)
 assert [a.shape for a in trained] == [a.shape for a in start]
 assert all(np.isfinite(a).all() for a in trained)
 assert any((a != b).any() for a, b in zip(trained, start, strict=True))
-assert any((a != b).any() for a, b in zip(trained, plain_steps(start, seed=2), strict=True))
+assert any((a != b).any() for a, b in zip(trained, plain_steps(work, start, seed=2), strict=True))
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
