@@ -10,7 +10,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export OMP_NUM_THREADS := 1
 
-.PHONY: help setup demo test check contracts bench clean
+.PHONY: help setup demo test offline check contracts bench clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ demo: $(VENV)/.ready ## the whole journey: train privately, publish, trade throu
 test: setup ## every test: Python (real local chains, a real browser where there is one) and Foundry
 	cd contracts && ../$(FORGE) test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+offline: setup ## every Python test without a network, each attempt to leave the machine found (Linux, strace)
+	PYTHON=$(abspath $(BIN)/python) .ci/offline
 
 check: setup ## style and types of all packages, format of the contracts, shipped ABIs against sources
 	$(BIN)/ruff check .

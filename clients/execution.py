@@ -8,7 +8,9 @@ ways: Stale (read the chain anew), a lost node (connect again, a limited number 
 else (stop, say one sentence, exit code of its kind).
 
 Before it sends anything, approvals of tokens included, the artifact on disk must be the model that
-the registry has published; otherwise it ends with `ModelRefused`.
+the registry has published; otherwise it ends with `ModelRefused`. Every decision takes its time from
+the chain; this machine's clock only tells whether the node keeps up (`OffTime`), and no block that
+is too far off it is decided on.
 
 `status.json` is replaced whole after each head, when everything that follows from it has been sent:
 a driver that makes blocks can wait for it. SIGTERM and SIGINT end the process between two heads.
@@ -26,7 +28,8 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -55,6 +58,9 @@ RESYNCS_MAX: Final = 5
 """Resyncs in a row without a decision in between."""
 ACCOUNT_EVERY_BLOCKS: Final = 100
 """The account is read after each action, and this often besides."""
+BEHIND_MAX_S: Final = 60
+"""Age of a new block from which on the node, or this clock, is not believed."""
+AHEAD_MAX_S: Final = 5
 APPROVED_ENOUGH: Final = 2**128
 APPROVAL_LIMIT_S: Final = 86_400
 POLL_S: Final = 0.25
@@ -74,6 +80,21 @@ class ModelRefused(Refusal):
         self.live = live
 
 
+class OffTime(Stale):
+    """The newest block is too far off this machine's clock: one of the two is wrong."""
+
+    def __init__(self, url: str, block: int, ahead_s: float) -> None:
+        super().__init__(
+            f"node {url}: block {block} is {abs(ahead_s):.0f} s "
+            f"{'ahead of' if ahead_s > 0 else 'behind'} this machine's clock; allowed are "
+            f"{AHEAD_MAX_S} s ahead and {BEHIND_MAX_S} s behind. Set the clock by NTP, or use a node "
+            "that keeps up; nothing was decided on this block."
+        )
+        self.url = url
+        self.block = block
+        self.ahead_s = ahead_s
+
+
 def refuse_model(registry: str, models: Models, sha256: str, now_s: int) -> None:
     """Raise ModelRefused unless this model is live, or published and about to be."""
     standing = models.standing(sha256, now_s)
@@ -86,8 +107,9 @@ def refuse_model(registry: str, models: Models, sha256: str, now_s: int) -> None
 class Execution:
     """What the process holds: files, keys, the agent, and the counters of its status."""
 
-    def __init__(self, settings: ExecutionSettings) -> None:
+    def __init__(self, settings: ExecutionSettings, now_s: Callable[[], float] = time.time) -> None:
         """Read everything that lies on disk; raises a Refusal or Fault before anything is sent."""
+        self._now_s = now_s
         self.chain = settings.chain_deployment()
         self._agent_settings = settings.agent_settings()
         fees = settings.fee_settings()
@@ -131,7 +153,7 @@ class Execution:
                 async with Node(self.chain.ws_url) as node:
                     await self._on_connection(node, stop)
                     return
-            except (NodeLost, NodeUnreachable) as lost:
+            except (NodeLost, NodeUnreachable, OffTime) as lost:
                 if self._decided:
                     failures, self._decided = 0, 0
                 failures += 1
@@ -144,6 +166,7 @@ class Execution:
 
     async def _on_connection(self, node: Node, stop: asyncio.Event) -> None:
         block = await self._ingest.open(node)
+        self._refuse_off_time(block.head)
         if self._agent is None:
             self._gate(await self._ingest.models(node, block.head.number), block.head)
             agent = self._start(block.head)
@@ -160,6 +183,12 @@ class Execution:
                 current = await self._take(node, current)
             else:
                 current = await self._ingest.next(node, POLL_S)
+
+    def _refuse_off_time(self, head: Head) -> None:
+        """Raise OffTime where a chain that keeps the time of day is off this clock."""
+        ahead_s = head.timestamp_s - self._now_s()
+        if self.chain.keeps_time and not -BEHIND_MAX_S <= ahead_s <= AHEAD_MAX_S:
+            raise OffTime(self.chain.ws_url, head.number, ahead_s)
 
     def _gate(self, told: Sequence[Event], head: Head) -> None:
         models = Models()
@@ -227,6 +256,7 @@ class Execution:
         """Tell the agent one block and carry out its decision; a new block where it is stale."""
         assert self._agent is not None
         assert self._submitter is not None
+        self._refuse_off_time(block.head)
         try:
             for event in block.events:
                 self._tell(event)

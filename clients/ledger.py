@@ -67,9 +67,12 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.head = GENESIS
+        self.count = 0
+        """Lines of the file, appended ones included."""
         self.entries: list[dict[str, Any]] = []
+        """What stood in the file when it was opened; what is appended is not kept in memory."""
         self.hashes: list[str] = []
-        """The hash of each entry's line."""
+        """The hash of the line of each of these entries."""
         self._head_path = path.with_name(path.name + ".head")
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -109,7 +112,9 @@ class Ledger:
                 raise LedgerDamaged(self.path, number, "it cannot be read") from None
             if not fits:
                 raise LedgerDamaged(self.path, number, "it does not fit the chain of hashes")
-            self._take(entry, line["hash"])
+            self._follow(line["hash"])
+            self.entries.append(entry)
+            self.hashes.append(self.head)
             if number == count and self.head != head:
                 raise LedgerDamaged(self.path, number, "it is not the line that .head names")
         if len(lines) < count:
@@ -150,19 +155,18 @@ class Ledger:
         except OSError as error:
             raise self._unwritable(error) from None
         if written != len(body):
-            raise LedgerDamaged(self.path, len(self.entries) + 1, "cut off by a full disk")
-        self._take(dict(entry), line["hash"])
+            raise LedgerDamaged(self.path, self.count + 1, "cut off by a full disk")
+        self._follow(line["hash"])
         self._write_head()
         return self.head
 
-    def _take(self, entry: dict[str, Any], line_hash: str) -> None:
+    def _follow(self, line_hash: str) -> None:
         self.head = line_hash
-        self.entries.append(entry)
-        self.hashes.append(line_hash)
+        self.count += 1
 
     def _write_head(self) -> None:
         """In place and of one length: a process that is killed leaves the old head or the new one."""
-        text = json.dumps([len(self.entries), self.head]).encode().ljust(HEAD_BYTES)
+        text = json.dumps([self.count, self.head]).encode().ljust(HEAD_BYTES)
         try:
             descriptor = os.open(self._head_path, os.O_WRONLY | os.O_CREAT, 0o600)
             try:

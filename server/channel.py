@@ -7,7 +7,9 @@ A seat has at most one task. It is handed out again to every poll until it is re
 lost connection costs nothing, and withdrawn when the exchange is over; a reply after that is
 dropped. An exchange ends when every seat that it asked has replied or after its time limit. A seat
 that has let an exchange pass is still asked, but not waited for until it is heard of again: one
-dead machine costs one time limit, not one a round.
+dead machine costs one time limit, not one a round. Nor is a seat waited for whose clock is refused;
+where more than half of all seats find this clock off, in the same direction, it is this one that is
+wrong, and the exchange ends in `CoordinatorClock`.
 
 Limits, all of them constants below or in `fedtrade.channel`: TLS 1.3 alone; STRANGERS_MAX
 connections that have not proved a seat (the oldest makes room) and one connection a seat and role;
@@ -23,12 +25,13 @@ import hashlib
 import itertools
 import logging
 import ssl
+import statistics
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from aiohttp import web
 
@@ -53,7 +56,7 @@ from fedtrade.channel import (
     read_request,
     role_of,
 )
-from fedtrade.errors import Fault, Unavailable
+from fedtrade.errors import Fault, Stale, Unavailable
 from fedtrade.protocol import MESSAGE_BYTES_MAX, Action, ReleaseTerms
 
 log = logging.getLogger("fedtrade.coordinator")
@@ -85,6 +88,20 @@ class ChannelClosed(Fault):
         self.action = action
 
 
+class CoordinatorClock(Stale):
+    """Most seats find the coordinator's clock off, in the same direction."""
+
+    def __init__(self, seats: int, of: int, off_ms: int) -> None:
+        super().__init__(
+            f"{seats} of {of} seats have clocks from which this machine's is {off_ms / 1000:+.1f} s "
+            "off: it is this one that is wrong. Set it by NTP, then start the coordinator again, "
+            "and after it the members and helpers that have ended"
+        )
+        self.seats = seats
+        self.of = of
+        self.off_ms = off_ms
+
+
 @dataclass(slots=True, eq=False)
 class _Task:
     """What one seat is asked."""
@@ -106,7 +123,9 @@ class _Slot:
     task: _Task | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     missed: bool = False
-    """It let an exchange pass and has not been heard of since."""
+    """It let an exchange pass, or its clock was refused, and it has not been heard of since."""
+    off_ms: int = 0
+    """How far off its clock this one is, as told by its last request, if that was refused for it."""
     connection: web.RequestHandler | None = None
 
     def allow(self, now_s: float) -> bool:
@@ -181,6 +200,8 @@ class RoundChannel:
         self._slots: dict[tuple[Role, int], _Slot] = {}
         self._ids = itertools.count(1)
         self._born_ms = 0
+        self._skewed: asyncio.Future[None] = self._loop.create_future()
+        """Done, and made anew, when a seat's clock is refused."""
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -254,7 +275,7 @@ class RoundChannel:
         """Ask each seat, wait, and give the bodies of those that replied in time.
 
         A `server.release.Exchange`; called from any thread but the channel's own. Raises
-        ChannelClosed.
+        ChannelClosed and CoordinatorClock.
         """
         if not self._thread.is_alive():
             raise ChannelClosed(action)
@@ -305,14 +326,23 @@ class RoundChannel:
         """Until all have replied that were heard of since they last missed an exchange."""
         until = self._loop.time() + timeout_s
         while left_s := max(0.0, until - self._loop.time()):
+            self._doubt_own_clock()
             open_ = [(slot, task) for slot, task in asked.values() if not task.reply.done()]
             awaited = [task.reply for slot, task in open_ if not slot.missed]
             if not awaited and len(open_) < len(asked):
                 return  # whoever is still open is missing since before
             if not open_:
                 return
-            waiting = awaited or [task.reply for _, task in open_]
+            waiting: list[asyncio.Future[Any]] = [self._skewed]
+            waiting += awaited or [task.reply for _, task in open_]
             await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+
+    def _doubt_own_clock(self) -> None:
+        """Raise CoordinatorClock where most seats say so."""
+        for sign in (1, -1):
+            off = [slot.off_ms for slot in self._slots.values() if sign * slot.off_ms > 0]
+            if 2 * len(off) > len(self._slots):
+                raise CoordinatorClock(len(off), len(self._slots), round(statistics.median(off)))
 
     # the network's side
 
@@ -348,9 +378,18 @@ class RoundChannel:
             raise NotAuthentic("there is nothing at its path")
         request = read_request(http.headers, self._coordinator, f"POST {path}", self._signers)
         slot = self._slots[(request.role, request.seat)]
-        check_fresh(request.time_ms, slot.last_ms, _now_ms())
+        now_ms = _now_ms()
+        try:
+            check_fresh(request.time_ms, slot.last_ms, now_ms)
+        except ClockSkew:
+            # From anybody else than a connected seat this may be a replay of what it once sent.
+            if slot.connection in (None, http.protocol):
+                slot.missed, slot.off_ms = True, now_ms - request.time_ms
+                self._skewed.set_result(None)
+                self._skewed = self._loop.create_future()
+            raise
         slot.last_ms = request.time_ms
-        slot.missed = False
+        slot.missed, slot.off_ms = False, 0
         self._door.strangers.pop(http.protocol, None)
         if slot.connection is not http.protocol:
             if slot.connection is not None:

@@ -1,8 +1,11 @@
-"""Local chains for tests: started once per module, put back after each test."""
+"""Local chains for tests, started once per module and put back after each; and wrong clocks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,3 +65,35 @@ def chain(devnet: Devnet) -> Iterator[LocalChain]:
     yield LocalChain(home, anvil, anvil.rpc, devnet)
     anvil.automine(True)
     anvil.revert(before)
+
+
+ClockOff = Callable[[float], contextlib.AbstractContextManager[None]]
+
+
+@pytest.fixture
+def clock_off(monkeypatch: pytest.MonkeyPatch) -> ClockOff:
+    """`with clock_off(400.0)`: what is started within has a clock that is 400 s ahead.
+
+    Only the time of day is moved: durations are measured by the monotonic clock.
+    """
+    if shutil.which("faketime") is None:
+        pytest.skip("needs faketime (Debian package)")
+
+    @contextlib.contextmanager
+    def within(off_s: float) -> Iterator[None]:
+        if not off_s:
+            yield
+            return
+        told = subprocess.run(
+            ["faketime", "-f", f"{off_s:+g}s", "env"], capture_output=True, text=True, check=True
+        ).stdout
+        given = dict(line.partition("=")[::2] for line in told.splitlines())
+        with monkeypatch.context() as change:
+            for name in ("LD_PRELOAD", "FAKETIME"):
+                change.setenv(name, given[name])
+            # The times of files stay, too: with others every module would be compiled anew.
+            for name in ("DONT_FAKE_MONOTONIC", "FAKETIME_DONT_FAKE_MONOTONIC", "NO_FAKE_STAT"):
+                change.setenv(name, "1")
+            yield
+
+    return within

@@ -69,6 +69,9 @@ class ChainDeployment(_Strict):
     quoter: Address
     from_block: int = Field(default=0, ge=0)
     """No log of ours is older: where a reader of registry events begins."""
+    keeps_time: bool = True
+    """Whether the newest block carries the time of day. False for local chains, which play recorded
+    days; on all others an agent refuses a node that is behind or ahead of its own clock."""
 
     @model_validator(mode="after")
     def _two_tokens(self) -> Self:

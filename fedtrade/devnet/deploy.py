@@ -165,6 +165,7 @@ def deploy_chain(
         position_manager=position_manager,
         swap_router=swap_router,
         quoter=quoter,
+        keeps_time=False,
     )
     _endow(chain.rpc, deployed)
     _provide_depth(chain.rpc, deployed, plan, genesis)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -380,6 +381,65 @@ def test_an_unreachable_node_is_one_sentence_and_a_code(desk: Desk) -> None:
     assert desk.process.returncode == 4
     assert "ws://127.0.0.1:9: cannot connect" in err
     assert err.count("\n") == 1
+
+
+def keep_time(desk: Desk, ahead_s: int = 0) -> int:
+    """From here on the chain keeps the time of day: gives its newest block, made now."""
+    known = desk.chain.deployment.model_copy(update={"keeps_time": True})
+    Deployment(chains=(known,), home=known.name).save(desk.folder / "deployment.json")
+    desk.chain.anvil.mine(int(time.time()) + ahead_s)
+    return int(desk.chain.anvil.latest().number)
+
+
+@pytest.mark.chain
+@pytest.mark.parametrize("off_s", [400.0, -400.0])
+def test_a_clock_that_is_far_off_the_chain_ends_the_process_before_anything_is_sent(
+    desk: Desk, clock_off: Any, off_s: float
+) -> None:
+    keep_time(desk)
+    with clock_off(off_s):
+        desk.start()
+    assert desk.process is not None
+    out, err = desk.process.communicate(timeout=40)
+    assert (desk.process.returncode, out) == (3, "")
+    told = re.fullmatch(
+        r"fedtrade: .* is (\d+) s (behind|ahead of) this machine's clock; .*\n", err
+    )
+    assert told, err
+    assert told[2] == ("behind" if off_s > 0 else "ahead of")
+    assert abs(int(told[1]) - 400) < 40
+    assert desk.nonce() == 0
+    assert desk.chain.rpc.call("txpool_status")["pending"] == "0x0"
+    assert not desk.records("start")
+
+
+@pytest.mark.chain
+def test_a_clock_that_is_a_little_off_trades_until_its_node_is_ahead(
+    desk: Desk, clock_off: Any
+) -> None:
+    """Then it says so, decides nothing on what is ahead, and tries again a limited number of times."""
+    keep_time(desk)
+    with clock_off(3.0):
+        desk.start()
+    until = time.monotonic() + 40
+    while desk.status().get("phase") != "live":
+        assert desk.process is not None
+        assert desk.process.poll() is None, desk.process.communicate()[1]
+        assert time.monotonic() < until, desk.status()
+        if desk.status().get("waiting"):
+            keep_time(desk)
+        time.sleep(0.1)
+    last = desk.wait(keep_time(desk))["block"]
+    ahead = keep_time(desk, ahead_s=400)
+    assert desk.process is not None
+    assert desk.process.stderr is not None
+    said = desk.process.stderr.readline()
+    assert f"block {ahead} is " in said
+    assert said.endswith("nothing was decided on this block. Attempt 1 of 8.\n")
+    assert desk.stop() == 0
+    heads = [b["number"] for b in desk.records("event") if b["type"] == "Head"]
+    assert heads
+    assert max(heads) == last < ahead
 
 
 @pytest.mark.chain

@@ -51,7 +51,7 @@ from fedtrade.protocol import (
 )
 from server import channel as server_channel
 from server.certificates import create_authority, issue
-from server.channel import BURST, STRANGERS_MAX, ChannelClosed, RoundChannel
+from server.channel import BURST, STRANGERS_MAX, ChannelClosed, CoordinatorClock, RoundChannel
 
 COORDINATOR = "0x" + "c0" * 20
 KEYS = {seat: MemberKeys.ephemeral() for seat in range(1, 6)}
@@ -221,7 +221,7 @@ def test_one_that_missed_an_exchange_is_not_waited_for_until_it_is_back(tls, mon
         )
         with working(channel, tls, echo, [1]):
             assert set(channel.exchange("upload", {1: b"", 2: b""})) == {1}
-        assert set(waited) == {1}  # not for the one that is missing
+        assert set(waited) == {2}  # one reply and refused clocks, not the one that is missing
         with working(channel, tls, echo, [2, 1]):
             time.sleep(0.1)  # both polls are in
             assert set(channel.exchange("upload", {1: b"", 2: b""})) == {1, 2}
@@ -383,6 +383,61 @@ def test_a_clock_that_is_off_gets_the_servers_time(channel, tls, off_ms):
     status, headers, _ = caller.post(NEXT, headers=caller.headers(NEXT, time_ms=now_ms + off_ms))
     assert (status, headers[REFUSED_HEADER]) == (409, "ClockSkew")
     assert abs(int(headers[TIME_HEADER]) - now_ms) < 10_000
+
+
+def skewed(caller, off_ms):
+    """A poll by a clock that is off; the answer's status."""
+    headers = caller.headers(NEXT, time_ms=time.time_ns() // 10**6 + off_ms)
+    return caller.post(NEXT, headers=headers)[0]
+
+
+def test_a_seat_whose_clock_is_refused_is_not_waited_for(tls):
+    """Before the exchange or within it; the others' replies come through."""
+    with RoundChannel(TERMS, tls.server_context(), "127.0.0.1", 0, timeouts(60.0)) as channel:
+        assert skewed(Caller(channel, tls, 2), 400_000) == 409
+        with ThreadPoolExecutor(2) as pool:
+            good = pool.submit(Caller(channel, tls, 1).work, lambda action, body: (REPLY, b"ok"))
+            asked = pool.submit(channel.exchange, "upload", {s: b"?" for s in (1, 2, 3)})
+            good.result(timeout=20)
+            assert not asked.done()  # the third is waited for
+            assert skewed(Caller(channel, tls, 3), -400_000) == 409
+            assert asked.result(timeout=20) == {1: b"ok"}
+
+
+@pytest.mark.parametrize("off_ms", [400_000, -400_000])
+def test_where_most_seats_find_this_clock_off_the_exchange_ends_with_a_sentence(tls, off_ms):
+    with (
+        RoundChannel(TERMS, tls.server_context(), "127.0.0.1", 0, timeouts(60.0)) as channel,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        asked = pool.submit(channel.exchange, "join", dict.fromkeys(range(1, 6), b"?"))
+        for seat in (1, 2, 3, 4):
+            assert skewed(Caller(channel, tls, seat), off_ms) == 409
+        assert skewed(Caller(channel, tls, 5), -off_ms) == 409  # another direction: no witness
+        assert not asked.done()
+        assert skewed(Caller(channel, tls, 1, "helper"), off_ms) == 409  # five of eight
+        with pytest.raises(CoordinatorClock, match=r"5 of 8 seats .* NTP") as caught:
+            asked.result(timeout=20)
+        assert caught.value.exit_code == 3
+        assert abs(caught.value.off_ms + off_ms) < 5_000
+
+
+def test_old_requests_of_connected_seats_shown_by_somebody_else_prove_nothing(tls):
+    with RoundChannel(TERMS, tls.server_context(), "127.0.0.1", 0, timeouts(1.0)) as channel:
+        holders = [Caller(channel, tls, seat) for seat in range(1, 6)]
+        for holder in holders:
+            holder.http.connect()
+            holder.http.request("POST", NEXT, b"", holder.headers(NEXT))
+        until = time.monotonic() + 20
+        while len(channel.heard("member")) < 5:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        for seat in range(1, 6):
+            assert skewed(Caller(channel, tls, seat), -400_000) == 409
+        assert len(channel.heard("member")) == 5
+        assert channel.exchange("upload", {1: b"?"}) == {}  # nobody replies, nobody doubts
+        for holder in holders:
+            holder.http.close()
 
 
 def test_freshness_has_exact_edges():

@@ -7,23 +7,25 @@ does not. The *control* is the plain mean of all updates, without a bound, of th
 then need not shorten.
 
 By `fedtrade.privacy.robust`, 13 buckets of at least 3 members with 6 cut off at each end stand 6
-spoiled buckets, which 4 bad members (0.1) can never pass: there every attack costs at most 2 points
-of accuracy. Beyond that nothing is promised. Points lost, mean of three seeds:
+spoiled buckets, which 6 bad members (0.15) can never pass. That is the stated breakdown: up to it every
+attack costs at most 2 points of accuracy, beyond it nothing is promised. Points lost, mean of three
+seeds:
 
     f of 40             both guards                bound alone     buckets alone   neither
-                          4     8    12    16        4     8         4     8         4
-    sign flip           0.2   0.5   1.6   4.1      0.1   0.6       0.2   0.5       0.1
-    sign flip at bound  0.4   1.0   0.8  11.2      0.2   0.6       1.0  61.1      61.4
-    scale by 1e6        0.1   0.1   0.2   0.6      0.0   0.0       0.1  55.8      59.5
-    a little is enough  0.4   1.5   3.0   4.8      0.4   1.2       0.4   1.5       0.4
-    label flip          0.4   0.9   1.8   3.7      0.1   0.8       0.4   1.0       0.1
-    backdoor            0.3   2.0   6.6  13.9      0.3   2.1       0.5  34.4      33.9
+                          4    6    8   12   16      4     8         4     8         4     8    16
+    sign flip           0.2  0.3  0.4  1.4  3.7    0.0   0.6       0.2   0.4       0.0   0.6   7.0
+    sign flip at bound  0.3  0.6  0.6  0.9 13.0    0.2   0.5       0.9  61.0      61.4  60.9  60.8
+    scale by 1e6        0.1  0.0  0.1  0.2  0.5   -0.1   0.0       0.1  55.8      59.4  60.5  62.2
+    a little is enough  0.5  0.7  1.3  2.9  4.6    0.4   1.2       0.5   1.4       0.4   1.3   4.2
+    label flip          0.2  0.4  0.8  1.7  3.4    0.0   0.8       0.1   0.9       0.1   0.9   6.9
+    backdoor            0.2  0.6  1.7  6.7 14.1    0.3   2.1       0.5  34.3      33.8  34.0  34.3
 
 The bound does most of the work. What the buckets add is a second wall: they hold where the bound does
-not (it is not checked, or a bad helper passes a bad member), up to the breakdown point. Attacks that
-stay small (plain sign flip, label flip, "a little is enough") neither guard sees. A backdoor is not
-kept out: four attackers raise the share of 0s that the mark turns to 1 by 17 points (30 under the
-bound alone), eight by 66.
+not (it is not checked, or a bad helper passes a bad member), up to the breakdown. Attacks that stay
+small (plain sign flip, label flip, "a little is enough") neither guard sees; they need over a fifth
+of the members to do harm, against the plain mean as well. A backdoor is not kept out: four attackers
+raise the share of 0s that the mark turns to 1 by 11 points (27 under the bound alone), six by 25,
+eight by 60.
 """
 
 from dataclasses import dataclass
@@ -168,6 +170,8 @@ def train(name, bad_members, aggregate, seed=0):
     return accuracy, 100 * float((marked @ model > 0).mean())
 
 
+BREAKDOWN = TRIM
+"""Up to so many bad members of 40 (0.15) every attack costs at most 2 points: what is stated."""
 HOLDS = {
     4: ATTACKS,
     8: ("sign flip", "sign flip at bound", "scale by 1e6", "label flip"),
@@ -181,12 +185,12 @@ FAILS = {
 
 
 @cache
-def clean():
-    return train("", 0, undefended)
+def clean(seed=0):
+    return train("", 0, undefended, seed)
 
 
-def lost(name, bad_members, aggregate):
-    return clean()[0] - train(name, bad_members, aggregate)[0]
+def lost(name, bad_members, aggregate, seed=0):
+    return clean(seed)[0] - train(name, bad_members, aggregate, seed)[0]
 
 
 def test_without_attackers_the_defence_costs_little():
@@ -197,6 +201,17 @@ def test_without_attackers_the_defence_costs_little():
 @pytest.mark.parametrize(("bad", "name"), [(f, a) for f, names in HOLDS.items() for a in names])
 def test_attacks_that_cost_at_most_two_points(bad, name):
     assert lost(name, bad, defended) <= 2
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_up_to_the_stated_breakdown_no_attack_costs_more_than_two_points(name):
+    assert max(lost(name, BREAKDOWN, defended, seed) for seed in range(3)) <= 2
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_control_every_attack_breaks_the_plain_mean_where_it_has_enough_members(name):
+    """Small ones need more: at 0.1 plain sign flips and flipped labels do not even break that."""
+    assert lost(name, 16, undefended) > 4
 
 
 @pytest.mark.parametrize(("bad", "name"), [(f, a) for f, names in FAILS.items() for a in names])
@@ -230,12 +245,13 @@ def test_a_backdoor_gets_through_where_accuracy_shows_little():
     assert many - clean()[1] > 40
 
 
-def test_four_bad_members_never_spoil_more_buckets_than_are_cut_off():
+def test_up_to_the_breakdown_no_more_buckets_are_spoiled_than_are_cut_off():
     rng = np.random.default_rng(0)
     for _ in range(300):
         groups = robust.buckets(range(MEMBERS), BUCKET_MIN, rng.bytes(32))
         assert len(groups) >= 2 * TRIM + 1
-        assert sum(min(g) < 4 for g in groups) <= TRIM  # the bad are 0..3, and groups ascend
+        spoiled = sum(min(g) < BREAKDOWN for g in groups)  # the bad come first, and groups ascend
+        assert spoiled <= TRIM
 
 
 def test_the_bound_that_is_assumed_here_is_the_one_that_can_be_proved():
