@@ -1,12 +1,14 @@
 """Simulated rounds of 50 members, beside Flower's simulation with Ray.
 
-Ours is the whole private protocol over the in-process grid: every member takes its steps, masks,
+Ours is the whole private protocol: every member takes its steps, masks,
 seals and signs, and a committee of five unmasks the sum. Theirs is FedAvg of 50 clients with as many
 plain SGD steps, nothing private: the same network, the same loss, as many windows a step. Each side
 runs in a process of its own. Two sizes:
 
-sim_round_50        8 local DP-SGD steps with the member's own noise, 1,490 parameters (the demo's)
-grid_round_50x50k   one step with the committee's noise, agreement by certificate, 49,794 parameters
+sim_round_50        8 local DP-SGD steps with the member's own noise, 1,490 parameters (the demo's);
+                    ours in two processes beside the coordinator's, as Ray's
+grid_round_50x50k   one step with the committee's noise, agreement by certificate, 49,794 parameters;
+                    ours in one process, on Flower's interface
 
 50 members have 50 disks, and one machine has one, so the folders of the rehearsal lie in memory. A
 start is what comes before the second round less one round, imports left out on both sides. All times
@@ -71,9 +73,9 @@ class Work:
 
     def changes(self) -> dict[str, object]:
         """What differs from the rehearsal's small parameters."""
-        common: dict[str, object] = {"sampling_rate": self.sampling}
+        common: dict[str, object] = {"sampling_rate": self.sampling, "agreement": "certificate"}
         if not self.local:
-            return common | {"agreement": "certificate"}
+            return common
         common |= {"local_steps": self.steps, "local_learning_rate": RATE}
         return common | {"server_optimiser": "momentum", "beta1": 0.0, "learning_rate": RATE}
 
@@ -99,7 +101,8 @@ def rows() -> list[Row]:
     for name, work in WORK.items():
         ours, theirs = _apart("ours", name), _apart("theirs", name)
         named = f"Flower simulation with Ray, {MEMBERS} clients × {work.steps} plain SGD steps"
-        clock = f"by the clock, {work.parameters} parameters, ours in one process and with DP"
+        place = "two processes" if work.local else "one process"
+        clock = f"by the clock, {work.parameters} parameters, ours in {place} and with DP"
         found.append(row(name, f"{named}, FedAvg", ours[0], theirs[0], "s", PACKAGES, clock))
         if work.local:
             start = ours[1], theirs[1]
@@ -184,7 +187,7 @@ def ours(work: Work, _folder: str) -> tuple[float, float]:
                     raise NotARound("ours", f"a cohort of {len(report.cohort)}")
                 ends.append(perf_counter())
 
-        consortium.over_flower(run)
+        (consortium.over_processes if work.local else consortium.over_flower)(run)
         consortium.close()
     return _result(begin, ends)
 

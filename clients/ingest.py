@@ -36,7 +36,7 @@ from fedtrade.market.events import (
     Swapped,
 )
 from fedtrade.venues import model_registry, price_feed, uniswap_v3
-from fedtrade.venues.codec import quantity
+from fedtrade.venues.codec import AnswerUnreadable, field, quantity
 
 BACKFILL_MAX: Final = 20_000
 """Blocks that are read back after an absence; a longer one needs newer history and a new folder."""
@@ -130,7 +130,7 @@ class Ingest:
         except NodeRefused:
             return await self.resync(node)  # the block is not there any more
         self._remember(head)
-        return Block(tuple(self._decode(logs)), head, False)
+        return Block(tuple(self._decode(_listed(logs))), head, False)
 
     async def resync(self, node: Node) -> Block:
         """Read back what was missed and the whole state at the newest block."""
@@ -143,7 +143,7 @@ class Ingest:
                 again = await node.call("eth_getBlockByNumber", hex(newest.number), False)
             except NodeRefused:
                 continue  # a block went away between the questions
-            if again is None or again["hash"] != newest.hash:
+            if again is None or field(again, "hash") != newest.hash:
                 continue
             for number in [n for n in self._told if n > common]:
                 del self._told[number]
@@ -181,7 +181,7 @@ class Ingest:
         """The newest block that we told and that is still part of the chain."""
         for number in reversed(self._told):
             found = await node.call("eth_getBlockByNumber", hex(number), False)
-            if found is not None and found["hash"] == self._told[number].hash:
+            if found is not None and field(found, "hash") == self._told[number].hash:
                 return number
         if self._told:
             return next(iter(self._told)) - 1
@@ -210,15 +210,14 @@ class Ingest:
         logs: list[dict[str, Any]] = []
         for start in range(first, last + 1, LOG_SPAN):
             end = min(start + LOG_SPAN - 1, last)
-            logs += await node.call(
-                "eth_getLogs", {**asked, "fromBlock": hex(start), "toBlock": hex(end)}
-            )
+            span = {**asked, "fromBlock": hex(start), "toBlock": hex(end)}
+            logs += _listed(await node.call("eth_getLogs", span))
         return logs
 
     def _decode(self, logs: list[dict[str, Any]]) -> list[Event]:
         chain, events = self._chain, []
         for log in sorted(logs, key=_place):
-            address = str(log["address"]).lower()
+            address = str(field(log, "address")).lower()
             event: Event | None = None
             if address == chain.pool.lower():
                 event = uniswap_v3.decode(log)
@@ -249,7 +248,7 @@ def head_of(raw: Mapping[str, Any]) -> Head:
             quantity(raw["timestamp"]),
             quantity(raw.get("baseFeePerGas") or "0x0"),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, AnswerUnreadable) as error:
         raise Fault(
             f"The node sent a head that is none ({type(error).__name__}). Use another node."
         ) from error
@@ -260,5 +259,12 @@ def _heads(numbers: range) -> Conversation[list[Head]]:
     return [head_of(head or {}) for head in raw]
 
 
+def _listed(logs: object) -> list[dict[str, Any]]:
+    """What eth_getLogs gave; each log is checked where it is read."""
+    if not isinstance(logs, list):
+        raise AnswerUnreadable("eth_getLogs", "it is no list")
+    return logs
+
+
 def _place(log: Mapping[str, Any]) -> tuple[int, int]:
-    return quantity(log["blockNumber"]), quantity(log["logIndex"])
+    return quantity(field(log, "blockNumber")), quantity(field(log, "logIndex"))

@@ -20,6 +20,7 @@ a disk that is, or replace this module by one that speaks to a hardware key.
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,8 +97,12 @@ class MemberKeys:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the keys of `folder`; refuses a file that anyone else could have read or written."""
+        """Read the keys of `folder`; refuses a file that anyone else could have read or written.
+
+        From here on this process and its children leave no core file: one would hold the keys.
+        """
         path = Path(folder) / KEY_FILE
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         try:
             content = _KeyFile.model_validate_json(_read_private(path))
             signing = coincurve.PrivateKey(bytes.fromhex(content.secp256k1))

@@ -137,7 +137,7 @@ class Ledger:
             if lines > 1:  # with one line, its writer did not live to write the first head
                 raise LedgerDamaged(self._head_path, 1, "it is gone") from None
             return 0, GENESIS
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise LedgerDamaged(self._head_path, 1, "it cannot be read") from None
         return count, head
 

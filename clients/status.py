@@ -20,9 +20,10 @@ from clients.budget import Budget
 from clients.channel import client_tls
 from clients.floor import Floor
 from clients.settings import CoordinatorAt, HomeChainAt
-from fedtrade.chain.rpc import Rpc
+from fedtrade.chain.rpc import Rpc, RpcCall
 from fedtrade.channel import HEALTH
 from fedtrade.errors import FedtradeError
+from fedtrade.venues.codec import quantity
 
 REACH_S: Final = 5.0
 
@@ -79,9 +80,10 @@ def chain_line(home: HomeChainAt) -> str:
     """Whether this member's node of the home chain answers, and for the right chain."""
     try:
         with Rpc(home.rpc_url, timeout_s=REACH_S) as rpc:
-            found, block = rpc.batch([("eth_chainId", []), ("eth_blockNumber", [])])
+            asked: list[RpcCall] = [("eth_chainId", []), ("eth_blockNumber", [])]
+            found, block = map(quantity, rpc.batch(asked))
     except FedtradeError as error:
         return f"{home.rpc_url}: no answer ({type(error).__name__})"
-    if int(found, 16) != home.chain_id:
-        return f"{home.rpc_url}: it is of chain {int(found, 16)}, not {home.chain_id}"
-    return f"{home.rpc_url}: chain {home.chain_id}, block {int(block, 16)}"
+    if found != home.chain_id:
+        return f"{home.rpc_url}: it is of chain {found}, not {home.chain_id}"
+    return f"{home.rpc_url}: chain {home.chain_id}, block {block}"

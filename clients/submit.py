@@ -30,6 +30,7 @@ from fedtrade.errors import BadInput
 from fedtrade.market.actions import Action, ProvideLiquidity, SwapExactInput, WithdrawLiquidity
 from fedtrade.market.encoding import decode, encode
 from fedtrade.market.events import ActionSettled, Head
+from fedtrade.venues.codec import field, quantity
 
 CANCEL_GAS: Final = 21_000
 RESEND_AFTER_BLOCKS: Final = 2
@@ -193,9 +194,9 @@ class Submitter:
                 self._outbox.move(promise, "refused", block=head.number, note=note)
             return False
         nonce = self._outbox.next_nonce(
-            int(await self.rpc.call("eth_getTransactionCount", sender, "latest"), 16)
+            quantity(await self.rpc.call("eth_getTransactionCount", sender, "latest"))
         )
-        gas = int(estimate, 16) * 13 // 10 + 20_000
+        gas = quantity(estimate) * 13 // 10 + 20_000
         fee, tip = self._offer(head, nonce)
         if fee > self._fees.cap_wei or fee < head.base_fee_wei:
             return False  # too dear now: wait for a cheaper block until the deadline
@@ -248,7 +249,7 @@ class Submitter:
         last = attempts[-1]
         deep = self._fees.confirmations - 1
         block = hex(max(0, head.number - deep)) if deep else "latest"
-        used = int(await self.rpc.call("eth_getTransactionCount", self._keys.address, block), 16)
+        used = quantity(await self.rpc.call("eth_getTransactionCount", self._keys.address, block))
         if used > last.nonce:
             # Ours may have been mined between the two questions: ask again before giving up.
             if await self._is_mined(promise, attempts):
@@ -277,8 +278,9 @@ class Submitter:
         for attempt in attempts:
             receipt = await self.rpc.call("eth_getTransactionReceipt", attempt.hash)
             if receipt is not None:
+                number = quantity(field(receipt, "blockNumber"))
                 self._at("receipt")
-                self._outbox.move(promise, "mined", block=int(receipt["blockNumber"], 16))
+                self._outbox.move(promise, "mined", block=number)
                 self._at("mined")
                 return True
         return False
@@ -327,18 +329,20 @@ class Submitter:
             receipt = await self.rpc.call("eth_getTransactionReceipt", attempt.hash)
             if receipt is None:
                 continue
-            block = int(receipt["blockNumber"], 16)
+            block = quantity(field(receipt, "blockNumber"))
             if head.number - block + 1 < self._fees.confirmations:
                 return False
-            if not await self._in_chain(block, receipt["blockHash"], head):
+            if not await self._in_chain(block, field(receipt, "blockHash"), head):
                 return False
-            gas_wei = int(receipt["gasUsed"], 16) * int(receipt["effectiveGasPrice"], 16)
+            used, price = field(receipt, "gasUsed"), field(receipt, "effectiveGasPrice")
+            gas_wei = quantity(used) * quantity(price)
+            succeeded = quantity(field(receipt, "status")) == 1
             self._at("before_end")
             if attempt.cancels:
                 self._outbox.move(
                     promise, "dropped", block=block, gas_wei=gas_wei, note="cancelled"
                 )
-            elif int(receipt["status"], 16) == 1:
+            elif succeeded:
                 self._outbox.move(promise, "confirmed", block=block, gas_wei=gas_wei)
             else:
                 self._outbox.move(promise, "reverted", block=block, gas_wei=gas_wei)
@@ -351,7 +355,7 @@ class Submitter:
         if block == head.number:
             return block_hash == head.hash
         found = await self.rpc.call("eth_getBlockByNumber", hex(block), False)
-        return found is not None and found["hash"] == block_hash
+        return found is not None and field(found, "hash") == block_hash
 
 
 def _is_approval(promise: Promise) -> bool:

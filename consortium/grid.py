@@ -33,7 +33,7 @@ class LocalGrid(Grid):
     """A grid whose nodes are objects of this process, with ids from 2 on."""
 
     def __init__(
-        self, app: ClientApp, nodes: int, workers: int = 2, fault: Fault | None = None
+        self, app: ClientApp, nodes: int, workers: int = 1, fault: Fault | None = None
     ) -> None:
         run_id = 1
         TaskIdentity.run_id, TaskIdentity.node_id = run_id, _COORDINATOR_NODE

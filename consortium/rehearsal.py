@@ -2,13 +2,17 @@
 
 Real keys, real ledgers on disk, real messages; what is rehearsed is only that they share a process
 and that the home chain may be a dictionary (`Board`). The demo and the protocol's tests run on it.
-Two transports carry the same messages: Flower on the in-process grid, and plain calls.
+Three transports carry the same messages: Flower on the in-process grid, plain calls, and plain calls
+in forked processes.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +30,7 @@ from clients.member import Member, Positions
 from consortium.grid import Fault, LocalGrid, run_in_process
 from fedtrade.artifact import Manifest, NetworkShape, flatten, load, pack, sha256_of
 from fedtrade.channel import Role
+from fedtrade.errors import Fault as Stopped
 from fedtrade.errors import FedtradeError
 from fedtrade.learning.baseline import initial_arrays
 from fedtrade.learning.windows import HEADS, PositionBatch
@@ -197,21 +202,68 @@ class Consortium:
         """Plain calls instead of Flower; `lose(action, seat)` says whose message is lost."""
 
         def exchange(action: Action, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
-            replies = {}
-            for seat, body in bodies.items():
-                if lose(action, seat):
-                    continue
-                try:
-                    replies[seat] = self.desks[seat].act(action, body)
-                except FedtradeError:
-                    continue  # as over Flower: whoever refuses is not in the reply
-            return replies
+            kept = {seat: body for seat, body in bodies.items() if not lose(action, seat)}
+            return _ask(self.desks, action, kept)
 
         return exchange
+
+    def over_processes(self, run: Callable[[Exchange], None], workers: int = 2) -> None:
+        """Run with all desks in forked processes, seats dealt out in turn: for many members.
+
+        What the desks remember is then in those processes, which end with this call: afterwards the
+        consortium is only good to be closed. They do not see a `Board` of this process, so manifests
+        become final by certificate or on a chain. Raises Fault where a process ended by itself.
+        """
+        fork = get_context("fork")
+        served = []
+        for part in range(workers):
+            desks = dict(list(self.desks.items())[part::workers])
+            near, far = fork.Pipe()
+            process = fork.Process(target=_serve, args=(far, desks), daemon=True)
+            process.start()
+            far.close()
+            served.append((process, near, desks.keys()))
+
+        def exchange(action: Action, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
+            replies: dict[int, bytes] = {}
+            try:
+                for _, end, seats in served:
+                    end.send((action, {s: body for s, body in bodies.items() if s in seats}))
+                for _, end, _ in served:
+                    replies |= end.recv()
+            except (EOFError, OSError):
+                raise Stopped("a process of this rehearsal ended. Start again") from None
+            return replies
+
+        try:
+            run(exchange)
+        finally:
+            for process, end, _ in served:
+                with contextlib.suppress(OSError):  # it has ended
+                    end.send(None)
+                process.join()
+                end.close()
 
     def close(self) -> None:
         for desk in self.desks.values():
             desk.close()
+
+
+def _ask(
+    desks: Mapping[int, Desk], action: Action, bodies: Mapping[int, bytes]
+) -> dict[int, bytes]:
+    """seat -> reply, of those that did not refuse: as over Flower."""
+    replies = {}
+    for seat, body in bodies.items():
+        with contextlib.suppress(FedtradeError):
+            replies[seat] = desks[seat].act(action, body)
+    return replies
+
+
+def _serve(end: Connection, desks: Mapping[int, Desk]) -> None:
+    """Answer for these desks until told to end."""
+    while (asked := end.recv()) is not None:
+        end.send(_ask(desks, *asked))
 
 
 class RandomPositions:

@@ -140,15 +140,31 @@ class Reader:
             raw = json.loads(line)
         except (ValueError, RecursionError):
             raise JournalAltered(self.path, self.count, "not JSON") from None
-        if not isinstance(raw, dict) or raw.keys() != _RECORD_KEYS or raw["kind"] not in _KINDS:
+        if not _is_record(raw):
             raise JournalAltered(self.path, self.count, "not a record")
         if raw["seq"] != self.count or raw["prev"] != self.head_hash:
             raise JournalAltered(self.path, self.count, "it does not follow the record before it")
-        if raw["hash"] != link(self.head_hash, self.count, raw["kind"], raw["body"]):
+        try:
+            digest = link(self.head_hash, self.count, raw["kind"], raw["body"])
+            text = canonical(raw)
+        except (ValueError, RecursionError):  # NaN, or too deep to be written again
+            raise JournalAltered(self.path, self.count, "no text is canonical for it") from None
+        if raw["hash"] != digest:
             raise JournalAltered(self.path, self.count, "its content does not have its hash")
-        if canonical(raw).encode() + b"\n" != line:
+        if text.encode() + b"\n" != line:
             raise JournalAltered(self.path, self.count, "its text is not canonical")
         return Record(self.count, raw["kind"], raw["body"], raw["hash"])
+
+
+def _is_record(raw: object) -> bool:
+    """Whether a line has the fields of a record, and a name and an object where they must be."""
+    return (
+        isinstance(raw, dict)
+        and raw.keys() == _RECORD_KEYS
+        and isinstance(raw["kind"], str)
+        and raw["kind"] in _KINDS
+        and isinstance(raw["body"], dict)
+    )
 
 
 # writing

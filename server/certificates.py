@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -183,15 +184,14 @@ def _load_authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePri
             )
         key = load_pem_private_key(path.read_bytes(), None)
         certificate = x509.load_pem_x509_certificate((folder / CA_FILE).read_bytes())
+        public = certificate.public_key()
     except OSError as error:
         raise BadInput(
             error.filename, f"no authority can be read ({error.strerror})", "Create one first"
         ) from None
-    except ValueError:
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: the key has a password
         raise BadInput(str(folder), "the authority's files are damaged", "Restore them") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or certificate.public_key() != (
-        key.public_key()
-    ):
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or public != key.public_key():
         raise BadInput(str(path), "this key is not that of ca.crt", "Restore the two together")
     return certificate, key
 

@@ -422,7 +422,7 @@ def read_node_keys(paths: Iterable[Path]) -> frozenset[bytes]:
             raise BadInput(
                 str(path), f"cannot be read ({error.strerror})", "Check the path"
             ) from None
-        except (ValueError, UnsupportedAlgorithm):
+        except (ValueError, UnsupportedAlgorithm, NotImplementedError):  # the last: a packed point
             raise BadInput(
                 str(path), "this is no public key", "Ask the member for its node key's .pub file"
             ) from None

@@ -8,6 +8,7 @@ exclusively and never overwritten; a file that others can read is refused. Signi
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import sys
 from pathlib import Path
@@ -69,8 +70,12 @@ class CoordinatorKeys:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The key in `folder`; refuses a file that anyone else can read."""
+        """The key in `folder`; refuses a file that anyone else can read.
+
+        From here on this process and its children leave no core file: one would hold the key.
+        """
         path = folder / KEY_FILE
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         try:
             if path.is_symlink() or stat.S_IMODE(path.stat().st_mode) & 0o077:
                 raise BadInput(

@@ -16,7 +16,7 @@ from fedtrade.chain.deployment import ChainDeployment
 from fedtrade.chain.rpc import NodeRefused, Rpc
 from fedtrade.errors import Fault, Stale
 from fedtrade.protocol import ReleaseTerms
-from fedtrade.venues.codec import Call
+from fedtrade.venues.codec import Call, field, quantity
 from server.keys import CoordinatorKeys
 from server.release import Finished
 
@@ -113,7 +113,7 @@ class Publisher:
         body = {"from": self._keys.address, "to": call.to, "data": "0x" + call.data.hex()}
         try:
             self._rpc.call("eth_call", body, "latest")
-            gas = int(self._rpc.call("eth_estimateGas", body), 16)
+            gas = quantity(self._rpc.call("eth_estimateGas", body))
         except NodeRefused as refused:
             raise explain(refused) from refused
         nonce, head = self._rpc.batch(
@@ -126,12 +126,12 @@ class Publisher:
             {
                 "type": 2,
                 "chainId": self.chain.chain_id,
-                "nonce": int(nonce, 16),
+                "nonce": quantity(nonce),
                 "to": call.to,
                 "data": call.data,
                 "value": 0,
                 "gas": gas * 5 // 4,
-                "maxFeePerGas": 2 * int(head["baseFeePerGas"], 16) + TIP_WEI,
+                "maxFeePerGas": 2 * quantity(field(head, "baseFeePerGas")) + TIP_WEI,
                 "maxPriorityFeePerGas": TIP_WEI,
             }
         )
@@ -145,7 +145,7 @@ class Publisher:
                 "eth_getTransactionReceipt", transaction
             )
             if receipt is not None:
-                if int(receipt["status"], 16) != 1:
+                if quantity(field(receipt, "status")) != 1:
                     raise Reverted(self.chain.name, transaction)
                 return receipt
             if time.monotonic() > until:

@@ -15,6 +15,7 @@ from fedtrade.errors import Stale
 from fedtrade.market.events import Holdings, OracleUpdated, PoolSnapshot, PositionHeld
 from fedtrade.market.instruments import PoolKey
 from fedtrade.market.pool import refuse_protocol_fee
+from fedtrade.venues.codec import quantity
 from fedtrade.venues.price_feed import LATEST_ROUND
 from fedtrade.venues.uniswap_v3 import (
     BALANCE_OF,
@@ -104,7 +105,7 @@ def holdings(
         PositionHeld(token_id, row[5], row[6], row[7], *COLLECT.decode(from_hex(answer)))
         for (token_id, row), answer in zip(ours, owed, strict=True)
     )
-    return Holdings(block, amount0, amount1, int(native, 16), positions)
+    return Holdings(block, amount0, amount1, quantity(native), positions)
 
 
 def oracle_answer(feed: str, decimals: int, block: int) -> Conversation[OracleUpdated]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
+from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from fedtrade.errors import Stale
@@ -27,6 +28,18 @@ class LogUnreadable(Stale):
             f"A log of {event} does not decode ({problem}). Check the contract's address."
         )
         self.event = event
+        self.problem = problem
+
+
+class AnswerUnreadable(Stale):
+    """What a node or a contract gave is not of the form that was asked for."""
+
+    def __init__(self, what: str, problem: str) -> None:
+        super().__init__(
+            f"{what}: the node's answer cannot be read ({problem}). Check the contract's address, "
+            "or use another node."
+        )
+        self.what = what
         self.problem = problem
 
 
@@ -85,8 +98,11 @@ class Function:
         return decode(self._inputs, data[4:])
 
     def decode(self, data: bytes) -> tuple[Any, ...]:
-        """What a call returned."""
-        return decode(self._outputs, data)
+        """What a call returned. Raises AnswerUnreadable."""
+        try:
+            return decode(self._outputs, data)
+        except (DecodingError, ValueError, OverflowError) as error:
+            raise AnswerUnreadable(self.signature, type(error).__name__) from error
 
 
 @dataclass(frozen=True)
@@ -110,13 +126,13 @@ class LogShape:
         return types_of(self.data)
 
     def matches(self, log: Mapping[str, Any]) -> bool:
-        """Whether a log is of this event."""
-        topics = log["topics"]
-        return bool(topics) and topics[0] == self.topic
+        """Whether a log is of this event. Raises AnswerUnreadable."""
+        topics = field(log, "topics")
+        return isinstance(topics, list) and bool(topics) and topics[0] == self.topic
 
     def decode(self, log: Mapping[str, Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """(indexed values, data values); raises LogUnreadable."""
-        topics = log["topics"][1:]
+        topics = field(log, "topics")[1:]
         name = self.signature.partition("(")[0]
         if len(topics) != len(self._indexed):
             raise LogUnreadable(name, f"{len(topics)} indexed values")
@@ -124,10 +140,35 @@ class LogShape:
             words = bytes.fromhex("".join(topic.removeprefix("0x") for topic in topics))
             content = bytes.fromhex(log["data"].removeprefix("0x"))
             return decode(self._indexed, words), decode(self._data, content)
-        except (DecodingError, ValueError) as error:
+        except (DecodingError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise LogUnreadable(name, type(error).__name__) from error
 
 
-def quantity(text: str | int) -> int:
-    """A JSON-RPC quantity."""
-    return text if isinstance(text, int) else int(text, 16)
+def quantity(value: object) -> int:
+    """A JSON-RPC quantity, as hex or as a number. Raises AnswerUnreadable."""
+    try:
+        number = int(value, 16) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if not isinstance(number, int) or number < 0:
+        raise AnswerUnreadable("quantity", f"{value!r:.80} is no whole number")
+    return number
+
+
+def field(answer: object, name: str) -> Any:
+    """A field of an object that a node gave. Raises AnswerUnreadable."""
+    if not isinstance(answer, Mapping) or name not in answer:
+        raise AnswerUnreadable(name, "there is no such field")
+    return answer[name]
+
+
+def place_of(log: object) -> tuple[int, int, str]:
+    """Where a log stands: block, index in the block, checksummed address of the contract.
+
+    Raises AnswerUnreadable.
+    """
+    try:
+        address = to_checksum_address(field(log, "address"))
+    except (ValueError, TypeError):
+        raise AnswerUnreadable("address", "it is none") from None
+    return quantity(field(log, "blockNumber")), quantity(field(log, "logIndex")), address

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fedtrade.market.events import ModelPublished, ModelRevoked
-from fedtrade.venues.codec import LogShape, quantity
+from fedtrade.venues.codec import LogShape, field, quantity
 
 MODEL_PUBLISHED: Final = LogShape(
     "ModelPublished(uint64,uint64,bytes32,uint64,uint64,string)",
@@ -22,7 +22,7 @@ TOPICS: Final = (MODEL_PUBLISHED.topic, MODEL_REVOKED.topic)
 
 def decode(log: Mapping[str, Any]) -> ModelPublished | ModelRevoked | None:
     """The event of a registry's log; None for any other log."""
-    block = quantity(log["blockNumber"])
+    block = quantity(field(log, "blockNumber"))
     if MODEL_PUBLISHED.matches(log):
         (version, _), (digest, live_from_s, epsilon_micro, _) = MODEL_PUBLISHED.decode(log)
         return ModelPublished(block, version, digest.hex(), live_from_s, epsilon_micro)

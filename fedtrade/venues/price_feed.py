@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from eth_utils.address import to_checksum_address
-
 from fedtrade.market.events import OracleUpdated
-from fedtrade.venues.codec import Call, Function, LogShape, quantity
+from fedtrade.venues.codec import Call, Function, LogShape, place_of
 
 ANSWER_UPDATED: Final = LogShape(
     "AnswerUpdated(int256,uint256,uint256)", "(int256,uint256)", "(uint256)"
@@ -28,14 +26,7 @@ def decode(log: Mapping[str, Any], decimals: int) -> OracleUpdated | None:
     if not ANSWER_UPDATED.matches(log):
         return None
     (answer, _), (updated_at_s,) = ANSWER_UPDATED.decode(log)
-    return OracleUpdated(
-        quantity(log["blockNumber"]),
-        quantity(log["logIndex"]),
-        to_checksum_address(log["address"]),
-        answer,
-        decimals,
-        updated_at_s,
-    )
+    return OracleUpdated(*place_of(log), answer, decimals, updated_at_s)
 
 
 def encode_push(feed: str, answer: int) -> Call:

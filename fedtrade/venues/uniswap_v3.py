@@ -21,7 +21,7 @@ from fedtrade.market.actions import Action, ProvideLiquidity, SwapExactInput, Wi
 from fedtrade.market.events import LiquidityChanged, Swapped
 from fedtrade.market.instruments import PoolKey
 from fedtrade.venues.codec import Call as Call  # the adapters' callers need it beside encode_call
-from fedtrade.venues.codec import Function, LogShape, quantity
+from fedtrade.venues.codec import Function, LogShape, place_of
 
 UINT128_MAX: Final = 2**128 - 1
 UINT256_MAX: Final = 2**256 - 1
@@ -114,7 +114,7 @@ def decode(log: Mapping[str, Any]) -> Swapped | LiquidityChanged | None:
     """
     if SWAP.matches(log):
         _, (amount0, amount1, sqrt_price, liquidity, tick) = SWAP.decode(log)
-        return Swapped(*_place(log), amount0, amount1, sqrt_price, liquidity, tick)
+        return Swapped(*place_of(log), amount0, amount1, sqrt_price, liquidity, tick)
     if MINT.matches(log):
         (owner, lower, upper), (_, liquidity, amount0, amount1) = MINT.decode(log)
         delta = liquidity
@@ -126,15 +126,7 @@ def decode(log: Mapping[str, Any]) -> Swapped | LiquidityChanged | None:
     if delta == 0:
         return None
     return LiquidityChanged(
-        *_place(log), to_checksum_address(owner), lower, upper, delta, amount0, amount1
-    )
-
-
-def _place(log: Mapping[str, Any]) -> tuple[int, int, str]:
-    return (
-        quantity(log["blockNumber"]),
-        quantity(log["logIndex"]),
-        to_checksum_address(log["address"]),
+        *place_of(log), to_checksum_address(owner), lower, upper, delta, amount0, amount1
     )
 
 

@@ -1,12 +1,15 @@
 """Bytes that a parser of an earlier version did not stand: messages, files, a chain node's replies."""
 
 import asyncio
+import base64
 import hashlib
 import io
 import json
+import ssl
 import subprocess
 import sys
 import zipfile
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import aiohttp
@@ -14,6 +17,7 @@ import msgspec
 import pytest
 
 from clients.homechain import final_manifests
+from clients.ledger import Ledger, LedgerDamaged
 from clients.node import Node, NodeLost
 from clients.settings import MemberSettings
 from consortium.rehearsal import small_base
@@ -21,7 +25,8 @@ from fedtrade import bundle
 from fedtrade.artifact import ArtifactInvalid, load
 from fedtrade.chain.rpc import NodeLost as HttpNodeLost
 from fedtrade.chain.rpc import NodeRefused, Rpc
-from fedtrade.errors import FedtradeError
+from fedtrade.errors import BadInput, FedtradeError
+from fedtrade.journal import JournalAltered, Reader
 from fedtrade.privacy.transcript import Closing, Unverified
 from fedtrade.protocol import (
     Endorsement,
@@ -29,6 +34,11 @@ from fedtrade.protocol import (
     Upload,
     decode,
 )
+from fedtrade.venues import uniswap_v3
+from fedtrade.venues.codec import AnswerUnreadable, LogUnreadable, quantity
+from fedtrade.venues.uniswap_v3 import SWAP
+from server.certificates import create_authority, issue
+from server.gate import read_node_keys
 from server.settings import CoordinatorSettings
 
 # --- bytes that are no message --------------------------------------------------------------------
@@ -179,6 +189,54 @@ def test_a_damaged_bundle_is_foreign_however_it_is_packed(method):
             bundle.check_bundle(bytes(bad), "1")
 
 
+NO_RECORDS = {
+    "a list as a kind": b'{"body":{},"hash":"","kind":[],"prev":"","seq":0}',
+    "a body that is a number": b'{"body":7,"hash":"","kind":"note","prev":"","seq":0}',
+    "NaN in the body": b'{"body":{"x":NaN},"hash":"","kind":"note","prev":"%s","seq":0}'
+    % (b"0" * 64),
+}
+
+
+@pytest.mark.parametrize("what", NO_RECORDS)
+def test_a_line_that_is_no_record_is_named(tmp_path, what):
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(NO_RECORDS[what] + b"\n")
+    with pytest.raises(JournalAltered, match="record 0"):
+        list(Reader(path))
+
+
+@pytest.mark.parametrize("head", [b"[" * 5000, b"[1]", b"\xff", b"[true, 1]", b"9" * 5000])
+def test_a_head_of_a_ledger_that_cannot_be_read_is_damage(tmp_path, head):
+    path = tmp_path / "ledger.jsonl"
+    with Ledger(path) as ledger:
+        ledger.append({"round": 1})
+    path.with_name("ledger.jsonl.head").write_bytes(head)
+    with pytest.raises(LedgerDamaged, match="cannot be read"):
+        Ledger(path)
+
+
+def test_a_node_key_as_a_packed_point_is_refused_by_name(tmp_path):
+    """OpenSSH's encoding of one: the library that reads it raises NotImplementedError."""
+    parts = (b"ecdsa-sha2-nistp384", b"nistp384", b"\x02" + bytes(48))
+    body = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    path = tmp_path / "node.pub"
+    path.write_bytes(parts[0] + b" " + base64.b64encode(body))
+    with pytest.raises(BadInput, match="no public key"):
+        read_node_keys([path])
+
+
+def test_an_authority_whose_key_is_no_point_is_damaged(tmp_path):
+    now = datetime(2025, 6, 1, tzinfo=UTC)
+    create_authority(tmp_path, "consortium", now)
+    path = tmp_path / "ca.crt"
+    der = bytearray(ssl.PEM_cert_to_DER_cert(path.read_text()))
+    at = der.index(b"\x03\x42\x00\x04")  # the bit string of the key: an uncompressed point
+    der[at + 4 : at + 36] = bytes(32)
+    path.write_text(ssl.DER_cert_to_PEM_cert(bytes(der)))
+    with pytest.raises(BadInput, match="damaged"):
+        issue(tmp_path, ["localhost"], now)
+
+
 # --- a chain's node -------------------------------------------------------------------------------
 
 REPLIES = [
@@ -204,6 +262,31 @@ def test_whatever_a_node_replies_is_a_refusal_by_name(reply):
     ):
         with pytest.raises((NodeRefused, HttpNodeLost)):
             ask()
+
+
+NO_LOGS = [
+    "x", None, [], {}, {"topics": [SWAP.topic]},
+    {"topics": [SWAP.topic, 1, 2], "data": "0x"},
+    {"topics": [SWAP.topic, "0x" + "00" * 32, "0x" + "00" * 32], "data": None},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("log", NO_LOGS, ids=range(len(NO_LOGS)))
+def test_a_log_that_is_none_is_unreadable(log):
+    with pytest.raises((AnswerUnreadable, LogUnreadable)):
+        assert uniswap_v3.decode(log) is not None
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, "", "zz", "-0x1", -1, 1.5])
+def test_what_is_no_quantity_is_unreadable(answer):
+    with pytest.raises(AnswerUnreadable):
+        quantity(answer)
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x00", b"\xff" * 31])
+def test_a_view_that_returns_something_else_is_unreadable(answer):
+    with pytest.raises(AnswerUnreadable, match="liquidity"):
+        uniswap_v3.LIQUIDITY.decode(answer)
 
 
 FRAMES = [
