@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -56,8 +56,8 @@ class TranscriptFile:
     def resume(self, terms: ReleaseTerms, base: bytes, trajectory: Trajectory) -> int:
         """Read what is there, replay it onto the trajectory; gives the last round that ended.
 
-        A frame that a crash cut short was never relied on: it is dropped. Raises Fault when the
-        file is of other terms, or does not verify.
+        A last frame that a crash cut short was never relied on: it is dropped. Raises Fault when
+        the file is of other terms, does not verify, or ends before rounds that were ended.
         """
         head = MAGIC + frame(terms) + frame(BaseFrame(artifact=base))
         if not self.path.exists():
@@ -70,7 +70,7 @@ class TranscriptFile:
                 f"{self.path} is the transcript of another release. "
                 "Move it away, or give this release a folder of its own"
             )
-        last, at = 0, len(head)
+        last, at, torn = 0, len(head), False
         try:
             for offset, body in read_frames(data):
                 if offset < len(head):
@@ -84,10 +84,14 @@ class TranscriptFile:
                 at = offset + 4 + len(body)
                 last = record.question.manifest.round
         except Unverified:
-            os.truncate(self.path, at)
-        if self._ended.exists():
-            last = max(last, int(self._ended.read_text() or 0))
+            torn = True
+        last = max(last, _read_ended(self._ended))
         self._stages = dict(_read_part(self._part))
+        begun = max((number for number, _ in self._stages), default=0)
+        if begun > last + 1:  # a round begins when the one before is on the disk
+            raise _damaged(self.path, f"rounds {last + 1} to {begun - 1} are gone or damaged")
+        if torn:
+            os.truncate(self.path, at)
         return last
 
     def kept(self, number: int, stage: str) -> list[bytes] | None:
@@ -156,6 +160,23 @@ def _unwritable(path: Path, error: OSError) -> Unavailable:
     )
 
 
+def _damaged(path: Path, problem: str) -> Fault:
+    return Fault(
+        f"{path}: {problem}. Restore the folder from your backup; with an older copy the members "
+        "refuse rounds that they have paid, so then open a new release"
+    )
+
+
+def _read_ended(path: Path) -> int:
+    """The last round that ended without a sum."""
+    if not path.exists():
+        return 0
+    data = path.read_bytes()
+    if not data.isdigit() or len(data) > 10:
+        raise _damaged(path, "it holds no number of a round")
+    return int(data)
+
+
 def _read_part(path: Path) -> Iterator[tuple[tuple[int, str], list[bytes]]]:
     """The stages of the round under way. A torn last stage was never built on: it is left out."""
     if not path.exists():
@@ -171,9 +192,12 @@ def _read_part(path: Path) -> Iterator[tuple[tuple[int, str], list[bytes]]]:
         end = at + 4 + int.from_bytes(data[at : at + 4], "big")
         if end > len(data):
             return
-        number, stage, sizes = msgspec.msgpack.decode(
-            data[at + 4 : end], type=tuple[int, str, list[int]]
-        )
+        try:
+            number, stage, sizes = msgspec.msgpack.decode(
+                data[at + 4 : end], type=tuple[int, str, list[Annotated[int, msgspec.Meta(ge=0)]]]
+            )
+        except msgspec.MsgspecError:
+            raise _damaged(path, f"what is at byte {at} cannot be read") from None
         ends = list(accumulate(sizes, initial=end))
         if ends[-1] > len(data):
             return
