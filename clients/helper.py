@@ -71,6 +71,7 @@ from fedtrade.protocol import (
     SealedUpload,
     WrongBinding,
     check,
+    content_in,
     decode,
     encode,
     sha256,
@@ -136,6 +137,8 @@ class _Open:
     """What a helper knows of the round that it is ready for."""
 
     intake: Intake
+    content: bytes
+    """Of the intake."""
     reply: Ready
     seeds: dict[bytes, tuple[int, tuple[bytes, ...]]]
     """Statement hash -> (member, this helper's seeds; none in lane C)."""
@@ -200,7 +203,7 @@ class Helper:
         """
         intake = decode(Intake, data)
         terms = self.terms
-        check(terms, intake, terms.coordinator, intake.round)
+        content = check(terms, intake, terms.coordinator, intake.round, content_in(data))
         if not 1 <= intake.round <= terms.parameters.rounds:
             raise WrongBinding("Intake", "round", f"1 to {terms.parameters.rounds}", intake.round)
         before = self._held()
@@ -210,7 +213,7 @@ class Helper:
             return encode(before.reply)
         if before is not None and intake.round < before.intake.round:
             raise WrongBinding("Intake", "round", before.intake.round, intake.round)
-        opened = self._take_all(intake)
+        opened = self._take_all(intake, content)
         self._keep(data)
         self._open = opened
         return encode(opened.reply)
@@ -218,7 +221,8 @@ class Helper:
     def _held(self) -> _Open | None:
         """The round that this helper is ready for; read again from the disk after a restart."""
         if self._open is None and self._intake_path.exists():
-            self._open = self._take_all(decode(Intake, self._intake_path.read_bytes()))
+            intake = decode(Intake, self._intake_path.read_bytes())
+            self._open = self._take_all(intake, intake.content())
         return self._open
 
     def _keep(self, data: bytes) -> None:
@@ -231,7 +235,7 @@ class Helper:
             os.fsync(descriptor)
         os.replace(draft, self._intake_path)
 
-    def _take_all(self, intake: Intake) -> _Open:
+    def _take_all(self, intake: Intake, intake_content: bytes) -> _Open:
         terms = self.terms
         context = masking.round_context(terms.digest, terms.release, intake.round, intake.model)
         seeds: dict[bytes, tuple[int, tuple[bytes, ...]]] = {}
@@ -262,10 +266,11 @@ class Helper:
             helper=self.seat.id,
             accepted=accepted,
             complaints=tuple(complaints),
-            nonce_sha256=nonce_sha256(self._nonce(intake)),
+            nonce_sha256=nonce_sha256(self._nonce(intake_content)),
             signature=UNSIGNED,
         )
-        return _Open(intake, sign_message(terms, reply, self._keys.sign_digest), seeds, boxes)
+        signed = sign_message(terms, reply, self._keys.sign_digest)
+        return _Open(intake, intake_content, signed, seeds, boxes)
 
     def _take(self, sealed: SealedUpload, context: bytes) -> tuple[bytes, ...] | bytes:
         """The seeds in a good box; otherwise the evidence (a box key, or nothing)."""
@@ -294,8 +299,8 @@ class Helper:
         seeds, committed = opened
         return seeds if committed else key
 
-    def _nonce(self, intake: Intake) -> bytes:
-        return self._keys.derive(b"fedtrade nonce", intake.content())
+    def _nonce(self, intake_content: bytes) -> bytes:
+        return self._keys.derive(b"fedtrade nonce", intake_content)
 
     # check
 
@@ -369,7 +374,7 @@ class Helper:
             model=manifest.model,
             helper=self.seat.id,
             draft=content,
-            nonce=self._nonce(opened.intake),
+            nonce=self._nonce(opened.content),
             signature=UNSIGNED,
         )
         return encode(sign_message(terms, reply, self._keys.sign_digest))

@@ -164,9 +164,9 @@ class Member:
 
         def bounded(total: NDArray[np.float64]) -> NDArray[np.float64]:
             # clipping has done it already; whatever happens, the data never decides about a refusal
-            whole = np.minimum(np.maximum(total, -bound), bound)
-            whole[np.isnan(whole)] = 0.0
-            return whole
+            np.clip(total, -bound, bound, out=total)
+            total[np.isnan(total)] = 0.0
+            return total
 
         def clipped_sum(at: NDArray[np.float32]) -> NDArray[np.float64]:
             include = mechanism.poisson_sample(self._positions.count, p.sampling_rate, coins)

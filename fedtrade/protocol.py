@@ -219,6 +219,8 @@ def _terms_digest(terms: ReleaseTerms) -> bytes:
 
 
 def _seat(seats: tuple[Seat, ...], seat_id: int, role: str) -> Seat:
+    if 0 < seat_id <= len(seats) and seats[seat_id - 1].id == seat_id:
+        return seats[seat_id - 1]  # most lists have no gap
     for seat in seats:
         if seat.id == seat_id:
             return seat
@@ -540,6 +542,23 @@ def decode(kind: type[M], data: bytes) -> M:
     return message
 
 
+def content_in(data: bytes) -> bytes:
+    """`content()` of a message, from its canonical encoding; its last field must be its signature.
+
+    For long messages: it saves encoding them again. The encoding of a map is its number of fields
+    (below 16, in the low half of the first byte) and then the fields.
+    """
+    signature = len(_SIGNATURE_HEAD) + len(UNSIGNED)
+    if data[-signature : -len(UNSIGNED)] != _SIGNATURE_HEAD:
+        raise ValueError("the last field is not a signature")
+    digest = hashlib.sha256(bytes((data[0] - 1,)))
+    digest.update(memoryview(data)[1:-signature])
+    return digest.digest()
+
+
+_SIGNATURE_HEAD: Final = msgspec.msgpack.encode({"signature": UNSIGNED})[1:-65]
+
+
 def sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
@@ -561,10 +580,16 @@ def sign_message(terms: ReleaseTerms, message: S, sign: Sign) -> S:
     return message.model_copy(update={"signature": sign(signing_digest(terms, message))})
 
 
-def check(terms: ReleaseTerms, message: Message, author: str, round_number: int) -> bytes:
+def check(
+    terms: ReleaseTerms,
+    message: Message,
+    author: str,
+    round_number: int,
+    content: bytes | None = None,
+) -> bytes:
     """Refuse a message that its author did not sign for exactly this release and round.
 
-    Gives the message's content hash. Raises WrongBinding or WrongAuthor.
+    Gives the content hash (`content`, where it is known already). Raises WrongBinding or WrongAuthor.
     """
     if message.release != terms.release:
         raise WrongBinding(message.kind, "release", terms.release, message.release)
@@ -573,7 +598,7 @@ def check(terms: ReleaseTerms, message: Message, author: str, round_number: int)
     if message.terms != terms.digest:
         raise WrongBinding(message.kind, "terms", terms.digest.hex(), message.terms.hex())
     signature: bytes = getattr(message, "signature")  # noqa: B009 - every message has one
-    content = message.content()
+    content = content or message.content()
     signer = recover(signing_digest(terms, message, content), signature)
     if signer != author:
         raise WrongAuthor(message.kind, author, signer)

@@ -49,6 +49,9 @@ RING_OF_BITS: Final[Mapping[int, np.dtype[Any]]] = {
 
 SEED_BYTES = 32
 
+_FROM_ZERO: Final = modes.CTR(bytes(16))
+"""The first counter block. Every key here is used for one stream."""
+
 
 class BoxUnreadable(Refusal):
     """A sealed box that does not open with the key that it was made for."""
@@ -105,7 +108,7 @@ class Keystream:
     """
 
     def __init__(self, key: bytes) -> None:
-        self._stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+        self._stream = Cipher(algorithms.AES(key), _FROM_ZERO).encryptor()
 
     def __call__(self, count: int) -> bytes:
         return self._stream.update(bytes(count))
@@ -126,7 +129,7 @@ class Prg:
     def __call__(self, seed: bytes, context: bytes) -> NDArray[Any]:
         """The mask of a seed; valid until the next call (the buffer is reused)."""
         key = hmac.digest(seed, b"fedtrade mask|" + context, "sha256")
-        stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+        stream = Cipher(algorithms.AES(key), _FROM_ZERO).encryptor()
         stream.update_into(self._zeros, self._buffer)
         return self._words
 

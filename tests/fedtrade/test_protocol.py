@@ -13,11 +13,22 @@ from fedtrade.protocol import (
     ORDER,
     UNSIGNED,
     Announcement,
+    Answer,
+    Approval,
+    Check,
+    Draw,
+    Inspection,
+    Intake,
+    KeyCommit,
+    KeyReveal,
     Malformed,
+    Manifest,
+    Ready,
     Statement,
     WrongAuthor,
     WrongBinding,
     check,
+    content_in,
     decode,
     encode,
     publication_digest,
@@ -68,6 +79,28 @@ def test_every_flipped_bit_is_refused(terms):
 def test_no_bytes_crash_the_parser(data):
     with pytest.raises(Malformed):
         decode(Statement, data)
+
+
+def test_the_content_can_be_read_from_the_encoding(terms):
+    approval = Approval(
+        release=1, round=2, terms=terms.digest, model=bytes(32), helper=3, manifest=bytes(32),
+        signature=UNSIGNED,
+    )  # fmt: skip
+    for message in (approval, sign_message(terms, approval, COORDINATOR.sign_digest)):
+        assert content_in(encode(message)) == message.content() == approval.content()
+    longer = approval.model_copy(update={"round": 2**31, "helper": 70_000})
+    assert content_in(encode(longer)) == longer.content() != approval.content()
+    with pytest.raises(ValueError, match="signature"):
+        content_in(encode(terms))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Intake, Ready, Inspection, Check, Manifest, Draw, Approval, Answer, KeyCommit, KeyReveal],
+)
+def test_the_signature_is_the_last_field(kind):
+    assert list(kind.model_fields)[-1] == "signature"
+    assert len(kind.model_fields) < 16
 
 
 def test_another_encoding_of_the_same_message_is_refused(terms):
