@@ -193,9 +193,9 @@ class Submitter:
                 note = f"would revert: {error.reason} {error.data[:10]}".strip()
                 self._outbox.move(promise, "refused", block=head.number, note=note)
             return False
-        nonce = self._outbox.next_nonce(
-            quantity(await self.rpc.call("eth_getTransactionCount", sender, "latest"))
-        )
+        # Counted where it is final: a nonce that somebody else has used in a block that is undone
+        # again would be a gap below ours, and nothing of ours would ever be mined.
+        nonce = self._outbox.next_nonce(await self._used(head))
         gas = quantity(estimate) * 13 // 10 + 20_000
         fee, tip = self._offer(head, nonce)
         if fee > self._fees.cap_wei or fee < head.base_fee_wei:
@@ -247,10 +247,7 @@ class Submitter:
         if await self._is_mined(promise, attempts):
             return True
         last = attempts[-1]
-        deep = self._fees.confirmations - 1
-        block = hex(max(0, head.number - deep)) if deep else "latest"
-        used = quantity(await self.rpc.call("eth_getTransactionCount", self._keys.address, block))
-        if used > last.nonce:
+        if await self._used(head) > last.nonce:
             # Ours may have been mined between the two questions: ask again before giving up.
             if await self._is_mined(promise, attempts):
                 return True
@@ -273,6 +270,12 @@ class Submitter:
             return False  # no fee left to cancel with: what is out may not be helped along
         await self._send(promise, newest, head)
         return False
+
+    async def _used(self, head: Head) -> int:
+        """How many nonces are used up, in blocks that are deep enough to stay."""
+        deep = self._fees.confirmations - 1
+        block = hex(max(0, head.number - deep)) if deep else "latest"
+        return quantity(await self.rpc.call("eth_getTransactionCount", self._keys.address, block))
 
     async def _is_mined(self, promise: Promise, attempts: list[Attempt]) -> bool:
         for attempt in attempts:

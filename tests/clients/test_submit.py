@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from eth_account.typed_transactions import TypedTransaction
 from hexbytes import HexBytes
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clients.keys import MemberKeys
@@ -447,6 +447,7 @@ EVENTS = st.lists(
 
 
 @settings(max_examples=80, deadline=None)
+@example(events=[*["mine"] * 3, "steal", "plan", ("kill", "before_store"), ("reorg", 1, False)])
 @given(events=EVENTS)
 def test_whatever_happens_each_action_is_done_at_most_once(
     tmp_path_factory: pytest.TempPathFactory, events: list[Any]
