@@ -287,7 +287,7 @@ def test_a_round_is_drawn_once_whoever_responds(attack):
 def test_readiness_does_not_show_a_nonce(attack):
     a = attack("buckets", members=9).collect()
     ready = a.ask("ready", 1, a.intakes[1])
-    assert a.helpers[1]._nonce(a.intakes[1]) not in ready
+    assert a.helpers[1]._nonce(a.intakes[1].content()) not in ready
 
 
 def test_a_helper_approves_only_a_round_and_a_model_that_it_is_ready_for(attack):
