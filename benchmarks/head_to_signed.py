@@ -189,13 +189,13 @@ def rows() -> list[Row]:
     ]
 
 
-def _model() -> bytes:
-    """A stand-in artifact of a usual size that always forecasts the same: calm and busy."""
+def constant_model(variance: float) -> bytes:
+    """A stand-in artifact of a usual size that always forecasts this hourly variance, and demand 1."""
     shape = NetworkShape(inputs=len(FEATURES), hidden=(64, 32), outputs=2, activation="tanh")
     sizes = {**artifact.trainable_shapes(shape), **artifact.fixed_shapes(shape)}
     arrays = {name: np.zeros(size, np.float32) for name, size in sizes.items()}
     arrays["fixed.feature_scale"] += 1.0
-    arrays["fixed.baseline_bias"] += np.log([1e-6, 1.0]).astype(np.float32)
+    arrays["fixed.baseline_bias"] += np.log([variance, 1.0]).astype(np.float32)
     manifest = Manifest(
         network=shape,
         features=FEATURES,
@@ -218,7 +218,7 @@ def _model() -> bytes:
 def _prepare(scene: Scene) -> Scene:
     """Publish the model, fund the account, write the files that an agent reads."""
     chain, transact = scene.chain, scene.devnet.transact
-    data = _model()
+    data = constant_model(1e-6)
     member = MemberKeys.ephemeral()
     membership, registry = Membership(chain.membership), ModelRegistry(chain.model_registry)
     for call in (

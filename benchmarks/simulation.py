@@ -158,7 +158,7 @@ def _result(begin: float, ends: Sequence[float]) -> tuple[float, float]:
 
 
 def ours(work: Work, _folder: str) -> tuple[float, float]:
-    """The private protocol over the in-process grid."""
+    """The private protocol, over the in-process grid or forked processes."""
     import dp_accounting.rdp  # noqa: F401 - imports are no part of the start, on either side
 
     from consortium.rehearsal import SMALL, rehearse, small_base

@@ -36,15 +36,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.head_to_signed import constant_model
 from benchmarks.measure import environment
 from consortium.rehearsal import SMALL, rehearse, small_base
 from fedtrade import artifact
 from fedtrade.agent import Agent, AgentSettings
-from fedtrade.artifact import Manifest, NetworkShape
 from fedtrade.errors import Fault
 from fedtrade.journal import Journal
-from fedtrade.learning.features import FEATURES
-from fedtrade.learning.windows import HEADS, HORIZON_S
 from fedtrade.market.actions import Action, ProvideLiquidity, SwapExactInput, WithdrawLiquidity
 from fedtrade.market.events import (
     ActionSettled,
@@ -271,35 +269,9 @@ class Market:
         return LiquidityChanged(self.number, index, POOL, "0xM", *ticks, liquidity, a0, a1)
 
 
-def forecaster() -> bytes:
-    """An artifact that always forecasts the same calm."""
-    shape = NetworkShape(inputs=len(FEATURES), hidden=(2,), outputs=2, activation="tanh")
-    sizes = {**artifact.trainable_shapes(shape), **artifact.fixed_shapes(shape)}
-    arrays = {name: np.zeros(size, np.float32) for name, size in sizes.items()}
-    arrays["fixed.feature_scale"] += 1.0
-    arrays["fixed.baseline_bias"] += np.log([1e-5, 1.0]).astype(np.float32)
-    card = Manifest(
-        network=shape,
-        features=FEATURES,
-        heads=HEADS,
-        horizon_s=HORIZON_S,
-        release=1,
-        rounds=1,
-        parent_sha256="",
-        policy_sha256="",
-        epsilon_micro=0,
-        delta=0.0,
-        unit="position",
-        adjacency="zero-out",
-        trained_until_s=0,
-        standins=("a constant",),
-    )
-    return artifact.pack(arrays, card)
-
-
 def soak_decisions(ticks: int, folder: Path) -> tuple[Course, int]:
     """One agent with its journal; gives also how many actions it took."""
-    data = forecaster()
+    data = constant_model(1e-5)
     sha256 = artifact.sha256_of(data)
     told = AgentSettings(
         chain="aster",

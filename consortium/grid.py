@@ -1,8 +1,10 @@
 """Flower's grid in one process: real ServerApp and ClientApp, no sockets, no Ray, no daemon.
 
 Each node is a ClientApp call in a thread pool with a Context of its own; contents are copied as a
-wire would copy them. `fault` may drop, delay or forge a reply, for tests of the protocol. The
-deployed transports are Flower's SuperLink and the round channel; this one is the embedded default.
+wire would copy them. One worker is the default: a round is many short calls into C, and two threads
+that pass the interpreter's lock to and fro take longer than one. `fault` may drop, delay or forge a
+reply, for tests of the protocol. The deployed transports are Flower's SuperLink and the round
+channel; this one is the embedded default.
 
 It touches one private name of Flower, `TaskIdentity`, which a Message reads; a test says so when it
 moves.

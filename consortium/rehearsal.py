@@ -239,8 +239,7 @@ class Consortium:
             run(exchange)
         finally:
             for process, end, _ in served:
-                with contextlib.suppress(OSError):  # it has ended
-                    end.send(None)
+                process.kill()  # what counts is on the disk, and one may wait for us to read
                 process.join()
                 end.close()
 
@@ -261,9 +260,10 @@ def _ask(
 
 
 def _serve(end: Connection, desks: Mapping[int, Desk]) -> None:
-    """Answer for these desks until told to end."""
-    while (asked := end.recv()) is not None:
-        end.send(_ask(desks, *asked))
+    """Answer for these desks until the other end is gone."""
+    with contextlib.suppress(EOFError):
+        while True:
+            end.send(_ask(desks, *end.recv()))
 
 
 class RandomPositions:
