@@ -5,10 +5,11 @@ seals and signs, and a committee of five unmasks the sum. Theirs is FedAvg of 50
 plain SGD steps, nothing private: the same network, the same loss, as many windows a step. Each side
 runs in a process of its own. Two sizes:
 
-sim_round_50        8 local DP-SGD steps with the member's own noise, 1,490 parameters (the demo's);
-                    ours in two processes beside the coordinator's, as Ray's
-grid_round_50x50k   one step with the committee's noise, agreement by certificate, 49,794 parameters;
-                    ours in one process, on Flower's interface
+sim_round_50        8 local DP-SGD steps with the member's own noise, 1,490 parameters (the demo's)
+grid_round_50x50k   one step with the committee's noise, 49,794 parameters
+
+Both are Flower apps and messages. Ours run on the embedded grid with two processes beside the
+coordinator's, as Ray's; manifests become final by certificate.
 
 50 members have 50 disks, and one machine has one, so the folders of the rehearsal lie in memory. A
 start is what comes before the second round less one round, imports left out on both sides. All times
@@ -101,8 +102,7 @@ def rows() -> list[Row]:
     for name, work in WORK.items():
         ours, theirs = _apart("ours", name), _apart("theirs", name)
         named = f"Flower simulation with Ray, {MEMBERS} clients × {work.steps} plain SGD steps"
-        place = "two processes" if work.local else "one process"
-        clock = f"by the clock, {work.parameters} parameters, ours in {place} and with DP"
+        clock = f"by the clock, {work.parameters} parameters, both in two processes, ours with DP"
         found.append(row(name, f"{named}, FedAvg", ours[0], theirs[0], "s", PACKAGES, clock))
         if work.local:
             start = ours[1], theirs[1]
@@ -158,7 +158,7 @@ def _result(begin: float, ends: Sequence[float]) -> tuple[float, float]:
 
 
 def ours(work: Work, _folder: str) -> tuple[float, float]:
-    """The private protocol, over the in-process grid or forked processes."""
+    """The private protocol, on the embedded grid."""
     import dp_accounting.rdp  # noqa: F401 - imports are no part of the start, on either side
 
     from consortium.rehearsal import SMALL, rehearse, small_base
@@ -187,7 +187,7 @@ def ours(work: Work, _folder: str) -> tuple[float, float]:
                     raise NotARound("ours", f"a cohort of {len(report.cohort)}")
                 ends.append(perf_counter())
 
-        (consortium.over_processes if work.local else consortium.over_flower)(run)
+        consortium.over_flower(run, processes=2)
         consortium.close()
     return _result(begin, ends)
 

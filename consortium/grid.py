@@ -1,10 +1,12 @@
 """Flower's grid in one process: real ServerApp and ClientApp, no sockets, no Ray, no daemon.
 
-Each node is a ClientApp call in a thread pool with a Context of its own; contents are copied as a
-wire would copy them. One worker is the default: a round is many short calls into C, and two threads
-that pass the interpreter's lock to and fro take longer than one. `fault` may drop, delay or forge a
-reply, for tests of the protocol. The deployed transports are Flower's SuperLink and the round
-channel; this one is the embedded default.
+Each node is a ClientApp call with a Context of its own; contents are copied as a wire would copy
+them. The nodes share one thread: a round is many short calls into C, and threads that pass the
+interpreter's lock to and fro take longer than one. With `processes` they are dealt out in turn to as
+many forked processes, for simulations of many members; what nodes remember is then in those
+processes, which end with the grid. `fault` may drop, delay or forge a reply, for tests of the
+protocol. The deployed transports are Flower's SuperLink and the round channel; this one is the
+embedded default.
 
 It touches one private name of Flower, `TaskIdentity`, which a Message reads; a test says so when it
 moves.
@@ -12,11 +14,14 @@ moves.
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import threading
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Literal
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -32,10 +37,10 @@ _COORDINATOR_NODE = 1
 
 
 class LocalGrid(Grid):
-    """A grid whose nodes are objects of this process, with ids from 2 on."""
+    """A grid whose nodes, with ids from 2 on, live in this process or in forks of it."""
 
     def __init__(
-        self, app: ClientApp, nodes: int, workers: int = 1, fault: Fault | None = None
+        self, app: ClientApp, nodes: int, processes: int = 0, fault: Fault | None = None
     ) -> None:
         run_id = 1
         TaskIdentity.run_id, TaskIdentity.node_id = run_id, _COORDINATOR_NODE
@@ -49,8 +54,8 @@ class LocalGrid(Grid):
             )
             for node in range(_COORDINATOR_NODE + 1, _COORDINATOR_NODE + 1 + nodes)
         }
-        self._locks = {node: threading.Lock() for node in self._contexts}
-        self._pool = ThreadPoolExecutor(workers)
+        self._forks = [_fork(self._serve) for _ in range(processes)]
+        self._pools = [ThreadPoolExecutor(1) for _ in range(processes or 1)]  # after the forks
         self._pending: dict[str, Future[Message | None]] = {}
 
     def set_run(self, run: Run) -> None:
@@ -76,22 +81,39 @@ class LocalGrid(Grid):
     def _deliver(self, message: Message) -> Message | None:
         node = message.metadata.dst_node_id
         try:
-            with self._locks[node]:
-                outcome = self._fault(node, message) if self._fault else None
-                if outcome == "drop":
-                    return None
-                if isinstance(outcome, Message):
-                    return outcome
-                return self._app(copy.deepcopy(message), self._contexts[node])
-        except Exception as error:  # what a SuperNode answers when its app fails
-            return Message(Error(code=2, reason=type(error).__name__), reply_to=message)
+            outcome = self._fault(node, message) if self._fault else None
+            if outcome == "drop":
+                return None
+            if isinstance(outcome, Message):
+                return outcome
+            if not self._forks:
+                return self._answer(copy.deepcopy(message))
+            _, end = self._forks[node % len(self._forks)]
+            end.send(message)
+            reply: Message = end.recv()
+            return reply
+        except Exception as error:  # a fault that raises, or a process that has ended
+            return _failed(message, error)
+
+    def _answer(self, message: Message) -> Message:
+        try:
+            return self._app(message, self._contexts[message.metadata.dst_node_id])
+        except Exception as error:
+            return _failed(message, error)
+
+    def _serve(self, end: Connection) -> None:
+        """Answer for the nodes of a forked process until the other end is gone."""
+        with contextlib.suppress(EOFError):
+            while True:
+                end.send(self._answer(end.recv()))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         ids = []
         for message in messages:
             message_id = uuid.uuid4().hex
             message.metadata.__dict__["_message_id"] = message_id
-            self._pending[message_id] = self._pool.submit(self._deliver, message)
+            pool = self._pools[message.metadata.dst_node_id % len(self._pools)]
+            self._pending[message_id] = pool.submit(self._deliver, message)
             ids.append(message_id)
         return ids
 
@@ -117,7 +139,28 @@ class LocalGrid(Grid):
         return replies
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process, _ in self._forks:
+            process.kill()  # what counts is on the disk, and one may wait for us to read
+        for pool in self._pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        for process, end in self._forks:
+            process.join()
+            end.close()
+
+
+def _failed(message: Message, error: Exception) -> Message:
+    """What a SuperNode answers when its app fails."""
+    return Message(Error(code=2, reason=type(error).__name__), reply_to=message)
+
+
+def _fork(serve: Callable[[Connection], None]) -> tuple[BaseProcess, Connection]:
+    """A fork of this process that serves the other end of a pipe."""
+    fork = get_context("fork")
+    near, far = fork.Pipe()
+    process = fork.Process(target=serve, args=(far,), daemon=True)
+    process.start()
+    far.close()
+    return process, near
 
 
 def run_in_process(server: ServerApp, grid: LocalGrid) -> None:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
 
@@ -30,7 +28,6 @@ from clients.member import Member, Positions
 from consortium.grid import Fault, LocalGrid, run_in_process
 from fedtrade.artifact import Manifest, NetworkShape, flatten, load, pack, sha256_of
 from fedtrade.channel import Role
-from fedtrade.errors import Fault as Stopped
 from fedtrade.errors import FedtradeError
 from fedtrade.learning.baseline import initial_arrays
 from fedtrade.learning.windows import HEADS, PositionBatch
@@ -191,11 +188,17 @@ class Consortium:
         run: Callable[[Exchange], None],
         timeout_s: float = 60.0,
         fault: Fault | None = None,
+        processes: int = 0,
     ) -> None:
-        """Run the coordinator as a Flower ServerApp and everybody else as ClientApps."""
+        """Run the coordinator as a Flower ServerApp and everybody else as ClientApps.
+
+        With `processes` the others live in as many forks (`LocalGrid`): what they remember is then
+        there, and afterwards the consortium is only good to be closed. They do not see a `Board` of
+        this process, so manifests become final by certificate or on a chain.
+        """
         by_node = dict(enumerate(self.desks.values(), start=2))
         app = make_member_app(lambda context: by_node[context.node_id])
-        grid = LocalGrid(app, nodes=len(by_node), fault=fault)
+        grid = LocalGrid(app, nodes=len(by_node), processes=processes, fault=fault)
         run_in_process(make_coordinator_app(run, timeout_s), grid)
 
     def direct(self, lose: Callable[[Action, int], bool] = lambda action, seat: False) -> Exchange:
@@ -206,42 +209,6 @@ class Consortium:
             return _ask(self.desks, action, kept)
 
         return exchange
-
-    def over_processes(self, run: Callable[[Exchange], None], workers: int = 2) -> None:
-        """Run with all desks in forked processes, seats dealt out in turn: for many members.
-
-        What the desks remember is then in those processes, which end with this call: afterwards the
-        consortium is only good to be closed. They do not see a `Board` of this process, so manifests
-        become final by certificate or on a chain. Raises Fault where a process ended by itself.
-        """
-        fork = get_context("fork")
-        served = []
-        for part in range(workers):
-            desks = dict(list(self.desks.items())[part::workers])
-            near, far = fork.Pipe()
-            process = fork.Process(target=_serve, args=(far, desks), daemon=True)
-            process.start()
-            far.close()
-            served.append((process, near, desks.keys()))
-
-        def exchange(action: Action, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
-            replies: dict[int, bytes] = {}
-            try:
-                for _, end, seats in served:
-                    end.send((action, {s: body for s, body in bodies.items() if s in seats}))
-                for _, end, _ in served:
-                    replies |= end.recv()
-            except (EOFError, OSError):
-                raise Stopped("a process of this rehearsal ended. Start again") from None
-            return replies
-
-        try:
-            run(exchange)
-        finally:
-            for process, end, _ in served:
-                process.kill()  # what counts is on the disk, and one may wait for us to read
-                process.join()
-                end.close()
 
     def close(self) -> None:
         for desk in self.desks.values():
@@ -257,13 +224,6 @@ def _ask(
         with contextlib.suppress(FedtradeError):
             replies[seat] = desks[seat].act(action, body)
     return replies
-
-
-def _serve(end: Connection, desks: Mapping[int, Desk]) -> None:
-    """Answer for these desks until the other end is gone."""
-    with contextlib.suppress(EOFError):
-        while True:
-            end.send(_ask(desks, *end.recv()))
 
 
 class RandomPositions:
