@@ -194,7 +194,7 @@ class Bench:
         opening, checking, answering = {}, dict.fromkeys(up, 0.0), {}
         for seat, intake in current.close(sign).items():
             if seat in up:
-                opening[seat], reply = _timed(up[seat].ready, encode(intake))
+                opening[seat], reply = _timed(up[seat].ready, intake)
                 current.ready(reply)
         if norm_plan(self.terms) is not None:
             panel = encode(next(iter(current.inspect(sign).values())))

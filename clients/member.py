@@ -165,7 +165,9 @@ class Member:
         def bounded(total: NDArray[np.float64]) -> NDArray[np.float64]:
             # clipping has done it already; whatever happens, the data never decides about a refusal
             np.clip(total, -bound, bound, out=total)
-            total[np.isnan(total)] = 0.0
+            unknown = np.isnan(total)
+            if unknown.any():
+                total[unknown] = 0.0
             return total
 
         def clipped_sum(at: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -198,7 +200,8 @@ class Member:
         terms, p = self.terms, self.terms.parameters
         ring = ring_of(terms)
         inputs = units.astype(ring)
-        secret = self._keys.derive(b"fedtrade upload", context + sha256(inputs.tobytes()))
+        inputs_sha256 = hashlib.sha256(inputs).digest()
+        secret = self._keys.derive(b"fedtrade upload", context + inputs_sha256)
         entropy = masking.Keystream(secret)
         if p.aggregation == "bfv":
             from fedtrade.privacy import threshold

@@ -2,8 +2,8 @@
 
 Real keys, real ledgers on disk, real messages; what is rehearsed is only that they share a process
 and that the home chain may be a dictionary (`Board`). The demo and the protocol's tests run on it.
-Three transports carry the same messages: Flower on the in-process grid, plain calls, and plain calls
-in forked processes.
+Two transports carry the same messages: Flower on the embedded grid, which may put the others into
+forked processes, and plain calls.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class Release:
         members = {seat.id: announcement for seat in terms.members}
         self._stage(current, "upload", current.upload, lambda: exchange("upload", members))
         intakes = current.close(self._sign)
-        self._stage(current, "ready", current.ready, lambda: exchange("ready", _bodies(intakes)))
+        self._stage(current, "ready", current.ready, lambda: exchange("ready", intakes))
         if norm_plan(terms) is not None:
             panels = current.inspect(self._sign)
             self._stage(current, "check", current.check, lambda: exchange("check", _bodies(panels)))

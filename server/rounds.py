@@ -65,8 +65,11 @@ from fedtrade.protocol import (
     Upload,
     WrongBinding,
     check,
+    content_in,
     decode,
+    encode,
     sign_message,
+    signing_digest,
 )
 
 
@@ -166,12 +169,12 @@ class Round:
         self.contents[member] = content
         return member
 
-    def close(self, sign: Sign) -> dict[int, Intake]:
-        """End of collection: what each helper gets. Raises RoundAbandoned."""
+    def close(self, sign: Sign) -> dict[int, bytes]:
+        """End of collection: the encoded Intake of each helper. Raises RoundAbandoned."""
         self._need_cohort(len(self.uploads))
         self._step("close")
         return {
-            helper: sign_message(
+            helper: _signed(
                 self.terms,
                 Intake.model_validate(
                     {**self._header(), "uploads": tuple(self._sealed(helper).values())}
@@ -476,3 +479,9 @@ def drop_alone(
         except Refusal as refusal:
             left_out.append(Left(f"{role} {sender}", refusal.message))
     return taken
+
+
+def _signed(terms: ReleaseTerms, message: Intake, sign: Sign) -> bytes:
+    """The encoding of a signed message, made once: it lists every member's statement."""
+    data = encode(message)
+    return data[: -len(UNSIGNED)] + sign(signing_digest(terms, message, content_in(data)))

@@ -102,7 +102,7 @@ class Table:
         try:
             replies = self.ask(draw, "upload", dict.fromkeys(self.desks, announcement))
             drop_alone(current.upload, replies, left, "member")
-            intakes = {h: encode(i) for h, i in current.close(sign).items()}
+            intakes = current.close(sign)
             drop_alone(current.ready, self.ask(draw, "ready", intakes), left, "helper")
             if self.p.update_norm_max is not None:
                 panels = {h: encode(i) for h, i in current.inspect(sign).items()}
