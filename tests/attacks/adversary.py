@@ -26,6 +26,7 @@ from fedtrade.privacy.aggregation import ring_of
 from fedtrade.privacy.agreement import NO_BEACON, draft_of
 from fedtrade.protocol import (
     Approval,
+    Intake,
     Question,
     decode,
     encode,
@@ -185,7 +186,8 @@ class Adversary:
             data = self.ask("upload", seat, announcement)
             data = alter(seat, data) if alter else data
             self.round.upload(data)
-        self.intakes = self.round.close(COORDINATOR.sign_digest)
+        closed = self.round.close(COORDINATOR.sign_digest)
+        self.intakes = {seat: decode(Intake, data) for seat, data in closed.items()}
         return self
 
     def make_ready(self):

@@ -45,7 +45,8 @@ class Attack:
         self.uploads = {s: d.member.upload(announce) for s, d in self.consortium.desks.items()}
         for upload in self.uploads.values():
             self.round.upload(upload)
-        self.intakes = self.round.close(self.keys.sign_digest)
+        closed = self.round.close(self.keys.sign_digest)
+        self.intakes = {helper: decode(Intake, data) for helper, data in closed.items()}
         self.helpers = {s: d.helper for s, d in self.consortium.desks.items() if d.helper}
 
     def ready(self, *helpers):
@@ -222,7 +223,7 @@ def test_a_member_that_gives_helpers_different_seeds_is_convicted(attack):
     for d in attack.consortium.desks.values():
         cheated.upload(d.member.upload(announce))
     for helper, intake in cheated.close(attack.keys.sign_digest).items():
-        cheated.ready(attack.helpers[helper].ready(encode(intake)))
+        cheated.ready(attack.helpers[helper].ready(intake))
     manifest = cheated.commit(attack.keys.sign_digest)
     assert 3 not in manifest.cohort
     assert manifest.responders == (1, 2, 3, 4, 5)

@@ -92,7 +92,7 @@ def test_one_bad_helper_cannot_expel_a_member_by_repeating_itself(table):
     victim = table.round.uploads[3].statement.content()
     for helper, intake in table.round.close(table.keys.sign_digest).items():
         desk = table.consortium.desks[helper].helper
-        ready = decode(Ready, desk.ready(encode(intake)))
+        ready = decode(Ready, desk.ready(intake))
         if helper == 1:
             noise = Complaint(member=3, statement=victim, box_key=b"")
             other = Complaint(member=4, statement=b"x" * 32, box_key=b"")
@@ -114,7 +114,7 @@ def test_a_forged_box_key_convicts_nobody(table):
     content = table.round.uploads[3].statement.content()
     for helper, intake in table.round.close(table.keys.sign_digest).items():
         desk = table.consortium.desks[helper].helper
-        ready = decode(Ready, desk.ready(encode(intake)))
+        ready = decode(Ready, desk.ready(intake))
         if helper == 1:
             lie = Complaint(member=3, statement=content, box_key=b"k" * 32)
             ready = sign_message(
