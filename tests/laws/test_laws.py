@@ -34,6 +34,8 @@ ROOM_RANK = {  # an import may only point to a strictly lower rank, or stay in i
     "console": 1,
     "market": 1,
     "parameters": 1,
+    "governed": 2,
+    "steering": 3,
     "typed_data": 1,
     "settings": 1,
     "artifact": 1,
@@ -53,6 +55,7 @@ ROOM_RANK = {  # an import may only point to a strictly lower rank, or stay in i
     "devnet": 5,
     "data": 9,
     "dashboard": 8,
+    "voting": 8,
     "cli": 9,
 }
 
