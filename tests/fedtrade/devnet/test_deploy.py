@@ -66,7 +66,7 @@ def test_our_contracts_are_empty_and_governed(place):
             [
                 (known.membership, owner, ()),
                 (known.model_registry, owner, ()),
-                (known.model_registry, guarded, ()),
+                (known.registry, guarded, ()),
             ],
             block,
         ),
