@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from eth_utils.address import to_checksum_address
 
+from fedtrade.chain import parameter_store as store
 from fedtrade.chain.contracts import ADMIT, EXPEL, REVOKE, UPDATE
 from fedtrade.chain.plan import ROLES
 from fedtrade.governed import RULES, Governed
@@ -77,16 +78,16 @@ def _said(form: str) -> Any:
 
 _OWNED: Final = ("ModelRegistry", "ParameterStore", "Membership")
 _KNOWN: Final = (
-    (gov.SET_PARAMETERS, ("ParameterStore",), _set),
+    (store.SET, ("ParameterStore",), _set),
     (ADMIT, ("Membership",), _admit),
     (UPDATE, ("Membership",), _update),
     (EXPEL, ("Membership",), _said("expel seat {0}")),
     (REVOKE, ("ModelRegistry",), _said("revoke version {0}, for ever")),
     (gov.SET_GUARDIAN, _OWNED, _said("{to}: the guardian becomes {0}")),
-    (gov.SET_STEWARD, _OWNED, _said("{to}: the steward becomes {0}")),
-    (gov.PAUSE, ("ParameterStore",), _said("pause everything")),
-    (gov.UNPAUSE, ("ParameterStore",), _said("let everything go on")),
-    (gov.VETO, ("ParameterStore",), _said("end what the steward did")),
+    (store.SET_STEWARD, _OWNED, _said("{to}: the steward becomes {0}")),
+    (store.PAUSE, ("ParameterStore",), _said("pause everything")),
+    (store.UNPAUSE, ("ParameterStore",), _said("let everything go on")),
+    (store.VETO, ("ParameterStore",), _said("end what the steward did")),
     (gov.SET_PROPOSAL_GUARDIAN, ("ConsortiumGovernor",), _said("{to}: the guardian becomes {0}")),
     (gov.SET_VOTING_DELAY, ("ConsortiumGovernor",), _said("voting begins {0} s after a proposal")),
     (gov.SET_VOTING_PERIOD, ("ConsortiumGovernor",), _said("voting lasts {0} s")),

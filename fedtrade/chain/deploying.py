@@ -26,6 +26,7 @@ from fedtrade.chain.contracts import Membership
 from fedtrade.chain.conversation import Conversation, ask, read
 from fedtrade.chain.deployment import ChainDeployment, ConsortiumAt, Deployment
 from fedtrade.chain.logs import logs_between
+from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.chain.plan import DeploymentPlan, FoundingPlan
 from fedtrade.chain.rpc import Rpc
 from fedtrade.chain.steps import Attempt, Begun, Dropped, Mined, Steps
@@ -341,12 +342,12 @@ def hand_over(
         deployer.govern(name, at.timelock, some)
     if further:
         deployer.govern("addresses", at.timelock, further)
-    founder = deployer.signer.address
+    founder, store = deployer.signer.address, ParameterStore(at.parameter_store)
     governs = (gov.PROPOSER_ROLE, gov.CANCELLER_ROLE, gov.EXECUTOR_ROLE)
     last = [
         Call(at.model_registry, gov.SET_GUARDIAN.encode(plan.governance.guardian)),
-        Call(at.parameter_store, gov.SET_GUARDIAN.encode(plan.governance.guardian)),
-        Call(at.parameter_store, gov.SET_STEWARD.encode(plan.governance.steward)),
+        store.set_guardian(plan.governance.guardian),
+        store.set_steward(plan.governance.steward),
         *(Call(at.timelock, gov.GRANT_ROLE.encode(role, at.governor)) for role in governs),
         Call(at.timelock, gov.UPDATE_DELAY.encode(plan.governance.timelock_delay_s)),
         *(Call(at.timelock, gov.REVOKE_ROLE.encode(role, founder)) for role in governs),

@@ -23,21 +23,17 @@ from fedtrade.chain.contracts import (
 from fedtrade.chain.conversation import Conversation, ask, read
 from fedtrade.chain.deployment import Address, ChainDeployment
 from fedtrade.chain.logs import logs_between
+from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.chain.rpc import NodeRefused, Rpc, eth_call
 from fedtrade.chain.transacting import Receipt, Signer, transact
 from fedtrade.errors import BadInput, Refusal
-from fedtrade.governed import RULES, Governed
 from fedtrade.settings import Strict
 from fedtrade.steering import Standing as Parameters
-from fedtrade.steering import arguments
 from fedtrade.venues import governance as gov
 from fedtrade.venues.codec import Call, Function, quantity
 from fedtrade.venues.codec import field as field_of
 from fedtrade.venues.governance import Proposal, ProposalState, Proposed, Support
 
-SNAPSHOT: Final = Function(
-    "snapshot()", f"(uint64[{len(RULES)}],uint64[{len(RULES)}],uint64,bool,uint64)"
-)
 PREFIX_DIGITS: Final = 4
 
 
@@ -151,6 +147,7 @@ class Governance:
     def __init__(self, chain: ChainDeployment, rpc: Rpc) -> None:
         self.chain = chain
         self.at = chain.decided_here
+        self._store = ParameterStore(self.at.parameter_store)
         self._rpc = rpc
 
     def now_s(self) -> int:
@@ -159,11 +156,7 @@ class Governance:
 
     def parameters(self) -> Parameters:
         """What the parameter store holds."""
-        (snapshot,) = ask(self._rpc, read([(self.at.parameter_store, SNAPSHOT, ())], "latest"))
-        governed, interim, until_s, paused, _ = snapshot
-        return Parameters(
-            Governed.of(governed), Governed.of(interim) if until_s else None, until_s, paused
-        )
+        return ask(self._rpc, self._store.standing())
 
     def proposals(self) -> list[Standing]:
         """Every proposal that was ever made, oldest first."""
@@ -295,8 +288,7 @@ class Governance:
         at, calls = self.at, []
         if change.parameters:
             self.parameters().after_set(change.parameters, self.now_s())
-            data = gov.SET_PARAMETERS.encode(*arguments(change.parameters))
-            calls.append(Call(at.parameter_store, data))
+            calls.append(self._store.set(change.parameters))
         seats, registry = Membership(at.membership), ModelRegistry(at.model_registry)
         calls += [seats.admit(*seat) for seat in change.admit]
         calls += [seats.update(*seat) for seat in change.update]
@@ -305,7 +297,7 @@ class Governance:
         if change.guardian is not None:
             calls += [
                 Call(at.model_registry, gov.SET_GUARDIAN.encode(change.guardian)),
-                Call(at.parameter_store, gov.SET_GUARDIAN.encode(change.guardian)),
+                self._store.set_guardian(change.guardian),
                 Call(at.governor, gov.SET_PROPOSAL_GUARDIAN.encode(change.guardian)),
             ]
         if change.governor_guardian is not None:
@@ -313,9 +305,9 @@ class Governance:
                 Call(at.governor, gov.SET_PROPOSAL_GUARDIAN.encode(change.governor_guardian))
             )
         if change.steward is not None:
-            calls.append(Call(at.parameter_store, gov.SET_STEWARD.encode(change.steward)))
+            calls.append(self._store.set_steward(change.steward))
         if change.unpause:
-            calls.append(Call(at.parameter_store, gov.UNPAUSE.encode()))
+            calls.append(self._store.unpause())
         return [*calls, *change.others]
 
     def _require_vote(self, standing: Standing, voter: str) -> None:
