@@ -24,11 +24,11 @@ from eth_utils.address import to_checksum_address
 
 from fedtrade.chain.contracts import Membership
 from fedtrade.chain.conversation import Conversation, ask, read
-from fedtrade.chain.deployment import ChainDeployment, ConsortiumAt, Deployment
+from fedtrade.chain.deployment import ChainDeployment, ChainSite, ConsortiumAt, Deployment
 from fedtrade.chain.logs import logs_between
 from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.chain.plan import DeploymentPlan, FoundingPlan
-from fedtrade.chain.rpc import Rpc
+from fedtrade.chain.rpc import Rpc, from_hex
 from fedtrade.chain.steps import Attempt, Begun, Dropped, Mined, Steps
 from fedtrade.chain.transacting import (
     MAX_FEE_WEI,
@@ -291,6 +291,7 @@ def deploy(plan: DeploymentPlan, out: Path, signer: Signer, report: Report) -> D
             max_fee_wei=round(plan.max_fee_gwei * 10**9),
             report=report,
         )
+        _require_contracts(rpc, home)
         at = create_consortium(deployer, plan)
         hand_over(deployer, at, plan)
         deployer.confirm(plan.confirmations)
@@ -303,6 +304,17 @@ def deploy(plan: DeploymentPlan, out: Path, signer: Signer, report: Report) -> D
     deployment = Deployment(chains=(deployed,), home=plan.home)
     deployment.save(out)
     return deployment
+
+
+def _require_contracts(rpc: Rpc, site: ChainSite) -> None:
+    """Refuse a plan whose pool, feed or venue is not on the chain. Raises BadInput."""
+    for name, address in site.contracts.items():
+        if not from_hex(rpc.call("eth_getCode", address, "latest")):
+            raise BadInput(
+                f"chain {site.name}",
+                f"there is no contract at {name} {address}",
+                "Correct the plan",
+            )
 
 
 def create_consortium(deployer: Deployer, plan: FoundingPlan) -> ConsortiumAt:

@@ -80,6 +80,20 @@ class ChainSite(_Strict):
     """Whether the newest block carries the time of day. False for local chains, which play recorded
     days; on all others an agent refuses a node that is behind or ahead of its own clock."""
 
+    @property
+    def contracts(self) -> dict[str, str]:
+        """Every contract that is there already, by its name here."""
+        return {
+            "base": self.base.address,
+            "quote": self.quote.address,
+            "price_feed": self.price_feed,
+            "pool": self.pool,
+            "factory": self.factory,
+            "position_manager": self.position_manager,
+            "swap_router": self.swap_router,
+            "quoter": self.quoter,
+        }
+
     @model_validator(mode="after")
     def _two_tokens(self) -> Self:
         if self.base.address == self.quote.address:

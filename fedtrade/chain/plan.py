@@ -127,6 +127,10 @@ class DeploymentPlan(FoundingPlan):
             raise ValueError("chains: two have the same name or chain id")
         if self.home not in names:
             raise ValueError(f"home: {self.home!r} is not among the chains")
+        for chain in self.chains:
+            for name, address in chain.contracts.items():
+                if address == ZERO:
+                    raise ValueError(f"chains: {name} of {chain.name} is the zero address")
         if sum(seat.mask & MEMBER for seat in self.seats) < 3:
             raise ValueError("seats: a consortium begins with three members at least")
         if self.governance.guardian == ZERO:

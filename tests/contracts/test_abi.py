@@ -17,7 +17,15 @@ from fedtrade.protocol import publication_digest, recover
 from fedtrade.typed_data import keccak
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
-NAMES = ("DevToken", "LocalPriceFeed", "Membership", "ModelRegistry", "ParameterStore")
+NAMES = (
+    "ConsortiumGovernor",
+    "ConsortiumTimelock",
+    "DevToken",
+    "LocalPriceFeed",
+    "Membership",
+    "ModelRegistry",
+    "ParameterStore",
+)
 PUBLICATION = {
     "Publication": [
         {"name": "release", "type": "uint64"},
@@ -31,7 +39,41 @@ PUBLICATION_TYPE = (
     "Publication(uint64 release,uint64 version,bytes32 sha256,string uri,uint64 epsilonMicro)"
 )
 
+_ACTIONS = "address[],uint256[],bytes[]"
 RELIED_ON = {
+    "ConsortiumGovernor": {
+        f"function propose({_ACTIONS},string) returns (uint256)",
+        f"function queue({_ACTIONS},bytes32) returns (uint256)",
+        f"function execute({_ACTIONS},bytes32) returns (uint256)",
+        f"function cancel({_ACTIONS},bytes32) returns (uint256)",
+        "function castVoteWithReason(uint256,uint8,string) returns (uint256)",
+        "function castVoteBySig(uint256,uint8,address,bytes) returns (uint256)",
+        "function state(uint256) view returns (uint8)",
+        "function proposalVotes(uint256) view returns (uint256,uint256,uint256)",
+        "function proposalDeadline(uint256) view returns (uint256)",
+        "function proposalEta(uint256) view returns (uint256)",
+        "function quorum(uint256) view returns (uint256)",
+        "function hasVoted(uint256,address) view returns (bool)",
+        "function nonces(address) view returns (uint256)",
+        "function getVotes(address,uint256) view returns (uint256)",
+        "function GRACE_S() view returns (uint256)",
+        "function setProposalGuardian(address)",
+        "event ProposalCreated(uint256,address,address[],uint256[],string[],bytes[],"
+        "uint256,uint256,string)",
+        "error ConsortiumGovernor_NoVote(address)",
+        "constructor(address,address,(uint48,uint32,uint48,uint16),address)",
+    },
+    "ConsortiumTimelock": {
+        f"function scheduleBatch({_ACTIONS},bytes32,bytes32,uint256)",
+        f"function executeBatch({_ACTIONS},bytes32,bytes32)",
+        "function grantRole(bytes32,address)",
+        "function revokeRole(bytes32,address)",
+        "function updateDelay(uint256)",
+        "function getMinDelay() view returns (uint256)",
+        "event RoleGranted(bytes32 indexed,address indexed,address indexed)",
+        "event RoleRevoked(bytes32 indexed,address indexed,address indexed)",
+        "constructor(address)",
+    },
     "Membership": {
         "function admit(address,address,bytes32,uint8) returns (uint256)",
         "function update(uint256,address,bytes32,uint8)",

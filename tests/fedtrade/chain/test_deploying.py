@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from founding import CHAIN_ID, GUARDIAN, START_S, write_plan
+from founding import CHAIN_ID, GUARDIAN, START_S, TOKENS, VENUE, write_plan
 
 from clients.keys import MemberKeys
 from fedtrade.chain import deploying
@@ -37,6 +37,8 @@ TRANSACTIONS = 9
 @pytest.fixture(scope="module")
 def empty():
     with Anvil.start(fetch().anvil, CHAIN_ID, timestamp_s=START_S) as chain:
+        for address in (*VENUE.values(), *TOKENS):
+            chain.rpc.call("anvil_setCode", address, "0x00")
         yield chain
 
 
@@ -176,6 +178,13 @@ def test_who_deploys_may_hold_nothing(ground):
 def test_a_node_of_another_chain_is_refused(ground):
     with pytest.raises(BadInput, match="the node is of chain 31337, not 31338"):
         ground.deploy(ground.plan(chain_id="31338"))
+
+
+def test_a_venue_that_is_not_there_is_refused(ground):
+    missing = "0x" + "b1" * 20
+    with pytest.raises(BadInput, match="there is no contract at pool 0x"):
+        ground.deploy(ground.plan(pool=f'"{missing}"'))
+    assert ground.nonce == 0
 
 
 def test_a_deployment_that_was_begun_is_gone_on_with_as_it_was_begun(ground):
