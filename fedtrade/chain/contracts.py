@@ -33,9 +33,7 @@ COORDINATOR: Final = 4
 CONTRACTS: Final = ("Membership", "ModelRegistry", "ParameterStore", "LocalPriceFeed", "DevToken")
 
 _SEAT_TYPE: Final = "(address,address,bytes32,uint8)"
-_RELEASE_TYPE: Final = (
-    "(uint256,bytes32,bytes32,uint32,uint32,uint32,uint16,uint64,uint64,uint8)"
-)
+_RELEASE_TYPE: Final = "(uint256,bytes32,bytes32,uint32,uint32,uint32,uint16,uint64,uint64,uint8)"
 
 ADMIT: Final = Function("admit(address,address,bytes32,uint8)", "(uint256)")
 UPDATE: Final = Function("update(uint256,address,bytes32,uint8)")

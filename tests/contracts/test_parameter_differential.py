@@ -222,7 +222,9 @@ def test_both_judge_alike(harness: Rpc) -> None:
         state = [word for before, _, _, _ in cases for word in words(before)]
         data = JUDGE.encode(state, [call for _, call, _, _ in cases])
         sent = {"to": HARNESS, "data": "0x" + data.hex(), "gas": hex(GAS)}
-        (outcomes,) = JUDGE.decode(from_hex(harness.call("eth_call", sent, "latest", {}, SAME_TIME)))
+        (outcomes,) = JUDGE.decode(
+            from_hex(harness.call("eth_call", sent, "latest", {}, SAME_TIME))
+        )
         for (_, call, expected, kind), outcome in zip(cases, outcomes, strict=True):
             assert words(outcome) == words(expected), (kind, call.hex())
             kinds[kind] += 1
