@@ -14,6 +14,7 @@ import typer
 
 from fedtrade.console import leave_cleanly
 from fedtrade.errors import BadInput
+from server.relay_commands import relay
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -35,6 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+app.add_typer(relay)
 
 Settings = Annotated[Path, typer.Argument(help="The coordinator's settings; `init` writes them.")]
 COORDINATOR_TOML: Final = Path("coordinator.toml")

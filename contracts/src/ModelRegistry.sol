@@ -6,6 +6,7 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 
 import {Membership} from "./Membership.sol";
+import {Listed} from "./RegistrySnapshot.sol";
 
 /// @title ModelRegistry
 /// @notice Which model is live, and the record of how it came about. A *release* is the rounds of
@@ -506,6 +507,19 @@ contract ModelRegistry is Ownable2Step, EIP712 {
                 )
             )
         );
+    }
+
+    /// @notice The live version and those that wait to be live, newest first: what the mirrors on
+    /// other chains are told. MAX_PENDING + 1 entries at most.
+    function current() external view returns (Listed[] memory listed) {
+        (uint64 active, uint256 pending) = _activeAndPending();
+        listed = new Listed[](active == 0 ? pending : pending + 1);
+        uint64 version = _newest;
+        for (uint256 i = 0; i < listed.length; ++i) {
+            Model storage m = _models[version];
+            listed[i] = Listed(version, m.release, m.liveFrom, m.epsilonMicro, m.sha256);
+            version = m.older;
+        }
     }
 
     /* INTERNAL */
