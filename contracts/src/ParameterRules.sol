@@ -69,6 +69,10 @@ library ParameterRules {
     /* OTHER CONSTANTS */
 
     uint256 internal constant BPS = 10_000;
+
+    /// @dev How many steps of the governed value the steward may loosen it by, in all.
+    uint256 internal constant REACH_STEPS = 4;
+
     bool private constant UP = true;
     bool private constant DOWN = false;
 
@@ -135,10 +139,16 @@ library ParameterRules {
     /// @notice Whether the steward may move this parameter so far at one time: its share of the
     /// value in force, rounded down, and always one unit.
     function withinStep(uint8 id, uint64 from, uint64 to) internal pure returns (bool) {
-        (,, uint16 stepBps,,) = rule(id);
-        uint256 allowed = uint256(from) * stepBps / BPS;
-        if (allowed == 0) allowed = 1;
-        return (to > from ? to - from : from - to) <= allowed;
+        return _apart(from, to) <= _step(id, from);
+    }
+
+    /// @notice Whether the steward may bring this parameter there at all, in however many steps: to
+    /// whatever is tighter than the governed value, and at most REACH_STEPS steps of the governed
+    /// value beyond it. Steps are short but many fit into a term; without this they would compound
+    /// to the hard bounds.
+    function withinReach(uint8 id, uint64 governed, uint64 to) internal pure returns (bool) {
+        return
+            asTight(id, to, governed) || _apart(governed, to) <= REACH_STEPS * _step(id, governed);
     }
 
     /// @notice Whether `value` is at least as tight as `than`.
@@ -212,5 +222,17 @@ library ParameterRules {
             requireBounds(id, values[id]);
         }
         requireConsistent(values);
+    }
+
+    /* PRIVATE */
+
+    function _step(uint8 id, uint64 from) private pure returns (uint256) {
+        (,, uint16 stepBps,,) = rule(id);
+        uint256 step = uint256(from) * stepBps / BPS;
+        return step == 0 ? 1 : step;
+    }
+
+    function _apart(uint64 a, uint64 b) private pure returns (uint64) {
+        return a > b ? a - b : b - a;
     }
 }
