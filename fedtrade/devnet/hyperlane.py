@@ -17,12 +17,15 @@ from typing import Final
 from eth_abi.abi import encode
 from eth_utils.address import to_checksum_address
 
-from fedtrade.chain.deployment import MessagesAt
+from fedtrade.chain.contracts import ModelRegistry
+from fedtrade.chain.conversation import ask
+from fedtrade.chain.deployment import Deployment, MessagesAt
 from fedtrade.chain.mirrors import RegistryBeacon
 from fedtrade.chain.rpc import Rpc
 from fedtrade.devnet.accounts import GOVERNOR
-from fedtrade.devnet.artifacts import HYPERLANE, Artifacts
+from fedtrade.devnet.artifacts import HYPERLANE, Artifacts, fetch
 from fedtrade.devnet.deploy import GAS, Reverted, send
+from fedtrade.devnet.net import Devnet
 from fedtrade.venues.codec import Call, Function
 from fedtrade.venues.hyperlane import word_of
 
@@ -44,7 +47,7 @@ def deploy_hyperlane(
 ) -> MessagesAt:
     """Deploy everything but beacon and mirror, with `module` as the mailbox's default module.
 
-    The answer names no beacon and no mirror yet: `connect` fills them in.
+    The answer names no beacon and no mirror yet: `deploy_beacon` and `deploy_mirror` do.
     """
     mailbox = _deploy(rpc, artifacts, "Mailbox", encode(["uint32"], [domain]))
     client = encode(["address"], [mailbox])
@@ -89,7 +92,7 @@ def deploy_beacon(rpc: Rpc, at: MessagesAt, registry: str, store: str, owner: st
 
 
 def deploy_mirror(rpc: Rpc, at: MessagesAt, home: MessagesAt, module: str) -> MessagesAt:
-    """Another chain's end; its address has still to be named to the beacon (`connect`)."""
+    """Another chain's end; the beacon's owner has still to name it there."""
     assert home.beacon is not None
     arguments = encode(
         ["address", "uint32", "bytes32", "address"],
@@ -98,12 +101,43 @@ def deploy_mirror(rpc: Rpc, at: MessagesAt, home: MessagesAt, module: str) -> Me
     return _ended(at, mirror=ours(rpc, "RegistryMirror", arguments))
 
 
-def connect(rpc: Rpc, home: MessagesAt, mirrors: Sequence[MessagesAt], owner: str) -> None:
-    """Name the mirrors to the beacon; `rpc` is of the home chain, `owner` an unlocked account."""
-    assert home.beacon is not None
-    for at in mirrors:
-        assert at.mirror is not None
-        send(rpc, owner, RegistryBeacon(home.beacon).set_mirror(at.domain, at.mirror))
+def link(net: Devnet, validators: Sequence[str], threshold: int) -> Deployment:
+    """Connect running local chains: a beacon on the home chain, a mirror on every other.
+
+    The chains' own deployments stay as they are. Chain ids serve as domains, and mirrors believe
+    what `threshold` of the validators have signed.
+    """
+    artifacts = fetch()
+    known = net.deployment
+    home = known.chain(known.home)
+    rpcs = {chain.name: net.rpc(chain.name) for chain in known.chains}
+    modules = {
+        name: deploy_module(rpc, artifacts, validators, threshold) for name, rpc in rpcs.items()
+    }
+    core = {
+        chain.name: deploy_hyperlane(
+            rpcs[chain.name],
+            artifacts,
+            chain.chain_id,
+            [other.chain_id for other in known.chains if other is not chain],
+            modules[chain.name],
+        )
+        for chain in known.chains
+    }
+    store = ask(rpcs[home.name], ModelRegistry(home.model_registry).parameter_store())
+    at = {
+        home.name: deploy_beacon(
+            rpcs[home.name], core[home.name], home.model_registry, store, GOVERNOR
+        )
+    }
+    beacon = RegistryBeacon(str(at[home.name].beacon))
+    for name, rpc in rpcs.items():
+        if name == home.name:
+            continue
+        at[name] = deploy_mirror(rpc, core[name], at[home.name], modules[name])
+        send(rpcs[home.name], GOVERNOR, beacon.set_mirror(at[name].domain, str(at[name].mirror)))
+    chains = tuple(chain.model_copy(update={"messages": at[chain.name]}) for chain in known.chains)
+    return known.model_copy(update={"chains": chains})
 
 
 def ours(rpc: Rpc, name: str, arguments: bytes) -> str:
