@@ -156,9 +156,7 @@ def test_our_tree_is_the_contracts(ends):
 @pytest.mark.parametrize("pair", [(0, 1), (0, 2), (1, 2)])
 def test_any_two_of_three_suffice(ends, pair):
     message, checkpoint = ends.post()
-    ends.process(
-        message, metadata(checkpoint, signatures(checkpoint, *(KEYS[i] for i in pair)))
-    )
+    ends.process(message, metadata(checkpoint, signatures(checkpoint, *(KEYS[i] for i in pair))))
 
 
 def test_forged_proofs_are_refused(ends):

@@ -163,10 +163,7 @@ def test_the_digest_is_that_of_a_signed_message(checkpoint):
         checkpoint.domain.to_bytes(4, "big") + checkpoint.hook + b"HYPERLANE"
     )
     plain = other_keccak(
-        domain_hash
-        + checkpoint.root
-        + checkpoint.index.to_bytes(4, "big")
-        + checkpoint.message_id
+        domain_hash + checkpoint.root + checkpoint.index.to_bytes(4, "big") + checkpoint.message_id
     )
     account = Account.sign_message(encode_defunct(plain), KEYS[0].key)
     assert bytes(account.message_hash) == checkpoint.digest == signed_message_hash(plain)
@@ -254,9 +251,7 @@ def test_an_announcement_comes_back_and_is_its_validators_own():
     moved = Announcement(
         made.validator, made.domain, made.mailbox, "https://evil.example", made.signature
     )
-    elsewhere = Announcement(
-        made.validator, 6, made.mailbox, made.location, made.signature
-    )
+    elsewhere = Announcement(made.validator, 6, made.mailbox, made.location, made.signature)
     for wrong in (stolen, moved, elsewhere):
         with pytest.raises(BadCheckpoint, match="not signed"):
             read_announcement(announcement_file(wrong))
@@ -271,14 +266,10 @@ GOOD = Checkpoint(1, b"\x01" * 32, b"\x02" * 32, 3, b"\x04" * 32)
 OTHER = Checkpoint(1, b"\x01" * 32, b"\x03" * 32, 3, b"\x04" * 32)
 
 
-@given(
-    st.lists(st.sampled_from([GOOD, OTHER, None]), min_size=5, max_size=5), st.integers(1, 5)
-)
+@given(st.lists(st.sampled_from([GOOD, OTHER, None]), min_size=5, max_size=5), st.integers(1, 5))
 def test_a_quorum_is_of_one_checkpoint_in_the_modules_order(said, threshold):
     validators = [key.address for key in KEYS]
-    files = {
-        address(key): signed(key, what) for key, what in zip(KEYS, said, strict=True) if what
-    }
+    files = {address(key): signed(key, what) for key, what in zip(KEYS, said, strict=True) if what}
     found = quorum(files, validators, threshold)
     counts = {what: said.count(what) for what in (GOOD, OTHER)}
     if found is None:
