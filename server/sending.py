@@ -126,7 +126,8 @@ class Sender:
         }
         try:
             self._rpc.call("eth_call", body, "latest")
-            gas = quantity(self._rpc.call("eth_estimateGas", body))
+            # Not on top of what waits in the node's pool: this one may be there to replace it.
+            gas = quantity(self._rpc.call("eth_estimateGas", body, "latest"))
         except NodeRefused as refused:
             raise explain(refused) from refused
         nonce = quantity(self._rpc.call("eth_getTransactionCount", self._keys.address, "latest"))
