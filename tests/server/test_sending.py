@@ -1,5 +1,7 @@
 """One account, one nonce: what is sent is mined at most once, and what is stuck gives way."""
 
+from itertools import pairwise
+
 import pytest
 from eth_account.typed_transactions import TypedTransaction
 from eth_utils.address import to_checksum_address
@@ -125,8 +127,8 @@ def test_a_stuck_one_is_replaced_then_given_up_then_outbid(setting):
     tips = [fields["maxPriorityFeePerGas"] for _, fields in node.sent]
     assert len(fees) == 4
     assert {fields["nonce"] for _, fields in node.sent} == {7}  # at most one is ever mined
-    assert all(b * 10 >= a * 11 for a, b in zip(fees, fees[1:], strict=False))
-    assert all(b * 10 >= a * 11 for a, b in zip(tips, tips[1:], strict=False))
+    assert all(b * 10 >= a * 11 for a, b in pairwise(fees))
+    assert all(b * 10 >= a * 11 for a, b in pairwise(tips))
     node.mine(3)
     assert sender.settle().what == "new"
 
