@@ -180,6 +180,48 @@ def committee(settings: Settings = MEMBER_TOML) -> None:
 
 
 @app.command()
+def validate(settings: Settings = MEMBER_TOML) -> None:
+    """Vouch for the home chain's messages to the mirrors on other chains, until SIGTERM or Ctrl-C.
+
+    Follows the final blocks of your own node, rebuilds the tree of messages, compares its root with
+    the contract's, and signs one checkpoint for each message into the storage folder of the
+    [validator] section. Mirrors believe what a threshold of validators has signed, so what you sign
+    has to come from a node that you trust. Serve the folder with any web server; it holds nothing
+    secret. A relayer carries the signatures to the other chains and pays for it.
+
+    Killed at any point it goes on where it stopped. validator.jsonl says what was signed: back it
+    up, never put an older copy back. If the chain ever shows a second message for an index that was
+    signed, it stops with exit code 4 and signs nothing more.
+    """
+    import signal
+    import threading
+
+    from clients.keys import MemberKeys
+    from clients.settings import MemberSettings
+    from clients.validator import LEDGER_FILE, Validator, status_line
+    from clients.validator import validate as follow
+    from fedtrade.chain.rpc import Rpc
+
+    _log_to_stderr()
+    loaded = MemberSettings.load(settings)
+    if loaded.validator is None or loaded.home_chain is None:
+        raise BadInput(str(settings), "validator or home_chain: the section is missing", "Add it")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    keys = MemberKeys.load(loaded.keys)
+    ledger = loaded.folder / LEDGER_FILE
+    with (
+        Rpc(loaded.home_chain.rpc_url) as rpc,
+        Validator(loaded.home_chain, loaded.validator, ledger, keys, rpc) as validator,
+    ):
+        at = validator.announce()
+        typer.echo(f"validator {keys.address} of domain {at.domain} at {at.location}", err=True)
+        follow(validator, loaded.validator.poll_s, stop, lambda line: typer.echo(line, err=True))
+        typer.echo(status_line(validator), err=True)
+
+
+@app.command()
 def status(settings: Settings = MEMBER_TOML) -> None:
     """Show seats, ε spent and left, the last round, and whether coordinator and chain are there.
 

@@ -15,6 +15,7 @@ import typer
 from fedtrade.console import leave_cleanly
 from fedtrade.errors import BadInput
 from fedtrade.voting import group
+from server.relay_commands import relay
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -47,6 +48,7 @@ def _key(folder: Path) -> CoordinatorKeys:
 
 
 app.add_typer(group(_key))
+app.add_typer(relay)
 
 Settings = Annotated[Path, typer.Argument(help="The coordinator's settings; `init` writes them.")]
 COORDINATOR_TOML: Final = Path("coordinator.toml")

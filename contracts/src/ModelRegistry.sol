@@ -10,6 +10,7 @@ import {ILiveModel} from "./ILiveModel.sol";
 import {IParameters} from "./IParameters.sol";
 import {Membership} from "./Membership.sol";
 import {ParameterRules} from "./ParameterRules.sol";
+import {Listed} from "./RegistrySnapshot.sol";
 
 /// @title ModelRegistry
 /// @notice Which model is live, and the record of how it came about. A *release* is the rounds of
@@ -525,6 +526,19 @@ contract ModelRegistry is Ownable2Step, EIP712, ILiveModel {
                 )
             )
         );
+    }
+
+    /// @notice The live version and those that wait to be live, newest first: what the mirrors on
+    /// other chains are told. MAX_PENDING + 1 entries at most.
+    function current() external view returns (Listed[] memory listed) {
+        (uint64 active, uint256 pending) = _activeAndPending();
+        listed = new Listed[](active == 0 ? pending : pending + 1);
+        uint64 version = _newest;
+        for (uint256 i = 0; i < listed.length; ++i) {
+            Model storage m = _models[version];
+            listed[i] = Listed(version, m.release, m.liveFrom, m.epsilonMicro, m.sha256);
+            version = m.older;
+        }
     }
 
     /* INTERNAL */

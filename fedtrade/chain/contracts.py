@@ -38,6 +38,8 @@ CONTRACTS: Final = (
     "Membership",
     "ModelRegistry",
     "ParameterStore",
+    "RegistryBeacon",
+    "RegistryMirror",
 )
 
 _SEAT_TYPE: Final = "(address,address,bytes32,uint8)"

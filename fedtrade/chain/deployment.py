@@ -45,6 +45,24 @@ class TokenAt(_Strict):
         return Token(self.address, self.symbol, self.decimals)
 
 
+class MessagesAt(_Strict):
+    """Hyperlane on one chain, and what of ours it connects: the beacon at home, else a mirror."""
+
+    domain: int = Field(gt=0, lt=2**32)
+    """Hyperlane's number of the chain."""
+    mailbox: Address
+    merkle_tree_hook: Address
+    validator_announce: Address
+    beacon: Address | None = None
+    mirror: Address | None = None
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if (self.beacon is None) == (self.mirror is None):
+            raise ValueError("a chain has a beacon (the home chain) or a mirror (every other)")
+        return self
+
+
 class ConsortiumAt(_Strict):
     """The contracts with which a consortium decides. The home chain has them."""
 
@@ -118,6 +136,8 @@ class ChainDeployment(ChainSite):
     consortium: ConsortiumAt | None = None
     from_block: int = Field(default=0, ge=0)
     """No log of ours is older: where a reader of registry and governor events begins."""
+    messages: MessagesAt | None = None
+    """None where the chain is not connected to others."""
 
     @property
     def decided_here(self) -> ConsortiumAt:

@@ -25,6 +25,8 @@ NAMES = (
     "Membership",
     "ModelRegistry",
     "ParameterStore",
+    "RegistryBeacon",
+    "RegistryMirror",
 )
 PUBLICATION = {
     "Publication": [
@@ -159,6 +161,39 @@ RELIED_ON = {
         "error ParameterRules_JointlyAbsurd(uint8)",
         "constructor(address,uint64[28])",
     },
+    "RegistryBeacon": {
+        "function post(uint32[])",
+        "function quote(uint32[]) view returns (uint256)",
+        "function snapshot() view returns ((uint64,uint64,(uint64,uint64,uint64,uint64,bytes32)[],"
+        "uint64[28],uint64[28],uint64,bool,uint64))",
+        "function setMirror(uint32,bytes32)",
+        "function mirrorOf(uint32) view returns (bytes32)",
+        "function mailbox() view returns (address)",
+        "function registry() view returns (address)",
+        "function store() view returns (address)",
+        "function sequence() view returns (uint64)",
+        "event Posted(uint64 indexed,uint32 indexed,bytes32)",
+        "event MirrorChanged(uint32 indexed,bytes32,bytes32)",
+        "constructor(address,address,address,address)",
+    },
+    "RegistryMirror": {
+        "function live() view returns (uint64,bytes32,uint64,uint64)",
+        "function parameters() view returns (uint64[28],bool,uint64)",
+        "function listed() view returns ((uint64,uint64,uint64,uint64,bytes32)[])",
+        "function sequence() view returns (uint64)",
+        "function sentAt() view returns (uint64)",
+        "function handle(uint32,bytes32,bytes)",
+        "function interchainSecurityModule() view returns (address)",
+        "function mailbox() view returns (address)",
+        "function homeDomain() view returns (uint32)",
+        "function beacon() view returns (bytes32)",
+        # The same events as registry and store: an agent reads either alike.
+        "event ModelPublished(uint64 indexed,uint64 indexed,bytes32,uint64,uint64,string)",
+        "event ModelRevoked(uint64 indexed)",
+        "event ParametersChanged(uint64 indexed,uint64[28],bool)",
+        "event Mirrored(uint64 indexed,uint64)",
+        "constructor(address,uint32,bytes32,address)",
+    },
     "LocalPriceFeed": {
         "function push(int256)",
         "function decimals() view returns (uint8)",
@@ -232,14 +267,26 @@ def test_file_is_canonical_and_linked(name: str) -> None:
 
 def test_nobody_can_transfer_pause_or_upgrade() -> None:
     """The powers that must not exist are not in the interface either."""
-    for name in ("Membership", "ModelRegistry", "ParameterStore"):
+    for name in ("Membership", "ModelRegistry", "ParameterStore", "RegistryBeacon", "RegistryMirror"):
         functions = {e["name"] for e in shipped(name)["abi"] if e["type"] == "function"}
         forbidden = {"upgradeTo", "upgradeToAndCall", "initialize", "withdraw"}
         if name != "ParameterStore":  # the one place from which everything is paused
             forbidden |= {"pause", "unpause"}
         assert not functions & forbidden
         assert not any(e["type"] in ("receive", "fallback") for e in shipped(name)["abi"])
-        assert not any(e.get("stateMutability") == "payable" for e in shipped(name)["abi"])
+        paid = {e["name"] for e in shipped(name)["abi"] if e.get("stateMutability") == "payable"}
+        assert paid == ({"post"} if name == "RegistryBeacon" else set())
+
+
+def test_a_mirror_has_no_powers() -> None:
+    """Besides its mailbox's `handle` nothing changes it, and it has no owner."""
+    changing = {
+        e["name"]
+        for e in shipped("RegistryMirror")["abi"]
+        if e["type"] == "function" and e["stateMutability"] not in ("view", "pure")
+    }
+    assert changing == {"handle"}
+    assert "owner" not in {e.get("name") for e in shipped("RegistryMirror")["abi"]}
 
 
 def test_publication_type_is_compiled_in() -> None:
