@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -23,11 +24,18 @@ from eth_abi.abi import encode
 from eth_utils.address import to_checksum_address
 
 from fedtrade.chain.contracts import Membership
-from fedtrade.chain.conversation import Conversation, ask, read
-from fedtrade.chain.deployment import ChainDeployment, ChainSite, ConsortiumAt, Deployment
-from fedtrade.chain.logs import logs_between
+from fedtrade.chain.deployment import (
+    ChainDeployment,
+    ChainSite,
+    ConsortiumAt,
+    Deployment,
+    MessagesAt,
+)
+from fedtrade.chain.mirrors import (
+    RegistryBeacon,
+)
 from fedtrade.chain.parameter_store import ParameterStore
-from fedtrade.chain.plan import DeploymentPlan, FoundingPlan
+from fedtrade.chain.plan import DeploymentPlan, FoundingPlan, MessagesPlan, SitePlan
 from fedtrade.chain.rpc import Rpc, from_hex
 from fedtrade.chain.steps import Attempt, Begun, Dropped, Mined, Steps
 from fedtrade.chain.transacting import (
@@ -45,10 +53,12 @@ from fedtrade.chain.transacting import (
     hash_of,
     receipt_of,
 )
+from fedtrade.chain.verification import verify, verify_mirror
 from fedtrade.errors import BadInput, Fault, Stale
 from fedtrade.typed_data import keccak
 from fedtrade.venues import governance as gov
-from fedtrade.venues.codec import Call, Function, field, quantity
+from fedtrade.venues.codec import Call, Function, quantity
+from fedtrade.venues.hyperlane import word_of
 
 HOME_CONTRACTS: Final = (
     "ConsortiumTimelock",
@@ -57,6 +67,9 @@ HOME_CONTRACTS: Final = (
     "ModelRegistry",
     "ConsortiumGovernor",
 )
+CROSS_CHAIN: Final = ("RegistryBeacon", "RegistryMirror")
+DEPLOY_MODULE: Final = Function("deploy(address[],uint8)", "(address)")
+MODULE_OF: Final = Function("getAddress(address[],uint8)", "(address)")
 SEATS_AT_ONCE: Final = 16
 """Seats admitted in one transaction: some five million gas."""
 FEE_RAISES_MAX: Final = 4
@@ -74,17 +87,6 @@ class BlockGone(Stale):
             f"The block with step {step} is gone from the chain. Start again: it is sent again"
         )
         self.step = step
-
-
-class NotAsPlanned(Fault):
-    """What stands on-chain is not what the plan says."""
-
-    def __init__(self, chain: str, findings: Sequence[str]) -> None:
-        super().__init__(
-            f"Chain {chain} is not as planned: {'; '.join(findings)}. Do not use these contracts; "
-            "deploy anew with another account"
-        )
-        self.findings = tuple(findings)
 
 
 def creation_code(contract: str) -> tuple[bytes, list[str]]:
@@ -278,32 +280,106 @@ def deploy(plan: DeploymentPlan, out: Path, signer: Signer, report: Report) -> D
             "Deploy with another key",
         )
     home = plan.site(plan.home)
-    code = b"".join(creation_code(contract)[0] for contract in HOME_CONTRACTS)
+    contracts = [*HOME_CONTRACTS, *(CROSS_CHAIN if len(plan.chains) > 1 else ())]
+    code = b"".join(creation_code(contract)[0] for contract in contracts)
     begun = Begun(plan=plan.digest(code), founder=signer.address)
     steps_file = out.with_name(f"{out.name}.steps")
-    with Steps.open(steps_file, begun) as steps, Rpc(home.rpc_url) as rpc:
-        deployer = Deployer(
-            rpc,
-            home.name,
-            home.chain_id,
-            signer,
-            steps,
-            max_fee_wei=round(plan.max_fee_gwei * 10**9),
-            report=report,
+    with ExitStack() as stack:
+        steps = stack.enter_context(Steps.open(steps_file, begun))
+        deployers = {}
+        for site in plan.chains:
+            rpc = stack.enter_context(Rpc(site.rpc_url))
+            deployers[site.name] = Deployer(
+                rpc,
+                site.name,
+                site.chain_id,
+                signer,
+                steps,
+                max_fee_wei=round(plan.max_fee_gwei * 10**9),
+                report=report,
+            )
+            _require_contracts(rpc, site)
+        at = create_consortium(deployers[home.name], plan)
+        messages = _connect(deployers, plan, at)
+        ends = {name: end for name, end in messages.items() if end.mirror is not None}
+        beacon = next((end.beacon for end in messages.values() if end.beacon is not None), None)
+        named = [
+            RegistryBeacon(str(beacon)).set_mirror(end.domain, str(end.mirror))
+            for end in ends.values()
+        ]
+        hand_over(deployers[home.name], at, plan, named)
+        for deployer in deployers.values():
+            deployer.confirm(plan.confirmations)
+        founded = deployers[home.name]
+        from_block = founded.done["timelock"].block
+        owned = [] if beacon is None else [beacon]
+        verify(founded.rpc, home.name, at, plan, from_block, owned)
+        for name, end in ends.items():
+            verify_mirror(deployers[name].rpc, founded.rpc, name, end, messages[home.name])
+        deployment = Deployment(
+            chains=tuple(
+                _deployed(
+                    site,
+                    at if site is home else None,
+                    messages.get(site.name),
+                    min(step.block for step in deployers[site.name].done.values()),
+                )
+                for site in plan.chains
+            ),
+            home=home.name,
         )
-        _require_contracts(rpc, home)
-        at = create_consortium(deployer, plan)
-        hand_over(deployer, at, plan)
-        deployer.confirm(plan.confirmations)
-        from_block = deployer.done["timelock"].block
-        verify(rpc, home.name, at, plan, from_block)
-    deployed = ChainDeployment(
-        **dict(home), registry=at.model_registry, parameters=at.parameter_store, consortium=at,
-        from_block=from_block,
-    )  # fmt: skip
-    deployment = Deployment(chains=(deployed,), home=plan.home)
     deployment.save(out)
     return deployment
+
+
+def _deployed(
+    site: SitePlan, at: ConsortiumAt | None, messages: MessagesAt | None, from_block: int
+) -> ChainDeployment:
+    mirror = None if messages is None else messages.mirror
+    known = {name: getattr(site, name) for name in ChainSite.model_fields}
+    return ChainDeployment.model_validate(
+        known
+        | {
+            "registry": at.model_registry if at is not None else mirror,
+            "parameters": at.parameter_store if at is not None else mirror,
+            "consortium": at,
+            "messages": messages,
+            "from_block": from_block,
+        }
+    )
+
+
+def _connect(
+    deployers: Mapping[str, Deployer], plan: DeploymentPlan, at: ConsortiumAt
+) -> dict[str, MessagesAt]:
+    """A beacon on the home chain and a mirror on every other, if there is another."""
+    if len(deployers) == 1:
+        return {}
+    home = plan.site(plan.home).messages
+    assert home is not None  # the plan was checked
+    beacon = deployers[plan.home].create(
+        "beacon", "RegistryBeacon", home.mailbox, at.model_registry, at.parameter_store, at.timelock
+    )
+    found = {plan.home: _end(home, beacon=beacon)}
+    for name, deployer in deployers.items():
+        known = plan.site(name).messages
+        if name == plan.home or known is None:
+            continue
+        chosen = (plan.validators, plan.threshold)
+        deployer.call(
+            "mirror's module", Call(known.multisig_factory, DEPLOY_MODULE.encode(*chosen))
+        )
+        data = deployer.rpc.eth_call(known.multisig_factory, MODULE_OF.encode(*chosen))
+        (module,) = MODULE_OF.decode(data)
+        mirror = deployer.create(
+            "mirror", "RegistryMirror", known.mailbox, home.domain, word_of(beacon), module
+        )
+        found[name] = _end(known, mirror=mirror)
+    return found
+
+
+def _end(known: MessagesPlan, **end: str) -> MessagesAt:
+    return MessagesAt.model_validate(known.model_dump(exclude={"multisig_factory"}) | end)
 
 
 def _require_contracts(rpc: Rpc, site: ChainSite) -> None:
@@ -366,109 +442,3 @@ def hand_over(
         Call(at.timelock, gov.REVOKE_ROLE.encode(gov.ADMIN_ROLE, founder)),
     ]
     deployer.govern("hand-over", at.timelock, last)
-
-
-def verify(
-    rpc: Rpc,
-    chain: str,
-    at: ConsortiumAt,
-    plan: FoundingPlan,
-    from_block: int,
-    owned: Sequence[str] = (),
-) -> None:
-    """Read everything that was planned. Raises NotAsPlanned with every difference.
-
-    `owned`: further contracts that the timelock must own. What members may have changed since (by
-    a proposal) counts as a difference too: this is for the end of a deployment.
-    """
-    head = quantity(field(rpc.call("eth_getBlockByNumber", "latest", False), "number"))
-    findings = [
-        *ask(rpc, _owners(at, owned, head)),
-        *ask(rpc, _offices(at, plan, head)),
-        *ask(rpc, _seated(at, plan, head)),
-        *ask(rpc, _role_holders(at, from_block, head)),
-    ]
-    if findings:
-        raise NotAsPlanned(chain, findings)
-
-
-def _owners(at: ConsortiumAt, owned: Sequence[str], block: int) -> Conversation[list[str]]:
-    known = {
-        at.membership: "Membership",
-        at.parameter_store: "ParameterStore",
-        at.model_registry: "ModelRegistry",
-    }
-    addresses = [*known, *owned]
-    owners = yield from read([(a, gov.OWNER, ()) for a in addresses], block)
-    pending = yield from read([(a, gov.PENDING_OWNER, ()) for a in addresses], block)
-    found = []
-    for address, (owner,), (next_owner,) in zip(addresses, owners, pending, strict=True):
-        if to_checksum_address(owner) != at.timelock:
-            found.append(f"{known.get(address, address)} is owned by {owner}")
-        if int(next_owner, 16):
-            found.append(f"{known.get(address, address)} is offered to {next_owner}")
-    return found
-
-
-def _offices(at: ConsortiumAt, plan: FoundingPlan, block: int) -> Conversation[list[str]]:
-    how = plan.governance
-    governed = f"(uint64[{len(plan.governed.values)}])"
-    wanted: list[tuple[str, str, Function, object]] = [
-        ("the registry's membership", at.model_registry, _view("membership"), at.membership),
-        ("the registry's store", at.model_registry, _view("parameterStore"), at.parameter_store),
-        ("the registry's guardian", at.model_registry, gov.GUARDIAN, how.guardian),
-        ("the store's guardian", at.parameter_store, gov.GUARDIAN, how.guardian),
-        ("the steward", at.parameter_store, gov.STEWARD, how.steward),
-        ("the governor's guardian", at.governor, gov.PROPOSAL_GUARDIAN, how.guardian),
-        ("the governor's members", at.governor, gov.TOKEN, at.membership),
-        ("the governor's timelock", at.governor, gov.TIMELOCK, at.timelock),
-        ("the voting delay", at.governor, gov.VOTING_DELAY, how.voting_delay_s),
-        ("the voting period", at.governor, gov.VOTING_PERIOD, how.voting_period_s),
-        ("the late quorum's extension", at.governor, gov.LATE_QUORUM, how.late_quorum_s),
-        ("the governor's quorum", at.governor, gov.QUORUM_BPS, how.quorum_bps),
-        ("the timelock's delay", at.timelock, gov.MIN_DELAY, how.timelock_delay_s),
-        (
-            "the parameters",
-            at.parameter_store,
-            Function("governed()", governed),
-            plan.governed.values,
-        ),
-    ]
-    values = yield from read([(to, view, ()) for _, to, view, _ in wanted], block)
-    found = []
-    for (what, _, view, planned), (value,) in zip(wanted, values, strict=True):
-        read_as = to_checksum_address(value) if view.returns == "(address)" else value
-        if read_as != planned:
-            found.append(f"{what}: {read_as}, planned {planned}")
-    return found
-
-
-def _seated(at: ConsortiumAt, plan: FoundingPlan, block: int) -> Conversation[list[str]]:
-    membership = Membership(at.membership)
-    last = yield from membership.last_seat_id(block)
-    if last != len(plan.seats):
-        return [f"{last} seats, planned {len(plan.seats)}"]
-    seats = yield from membership.seats(range(1, last + 1), block)
-    return [
-        f"seat {seat.id} is not the one planned"
-        for seat, planned in zip(seats, plan.seats, strict=True)
-        if (seat.account, seat.signer, "0x" + seat.x25519.hex(), seat.roles)
-        != (planned.account, planned.signer, planned.x25519, planned.mask)
-    ]
-
-
-def _role_holders(at: ConsortiumAt, from_block: int, block: int) -> Conversation[list[str]]:
-    """Who holds the timelock's roles, by every grant and revocation since its creation."""
-    topics = (gov.ROLE_GRANTED.topic, gov.ROLE_REVOKED.topic)
-    logs = yield from logs_between(at.timelock, topics, from_block, block)
-    held = gov.holders(logs)
-    wanted = {("admin", at.timelock)} | {
-        (role, at.governor) for role in ("proposer", "canceller", "executor")
-    }
-    return [f"{account} is {role} of the timelock" for role, account in sorted(held - wanted)] + [
-        f"{account} is not {role} of the timelock" for role, account in sorted(wanted - held)
-    ]
-
-
-def _view(name: str) -> Function:
-    return Function(f"{name}()", "(address)")

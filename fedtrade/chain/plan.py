@@ -110,6 +110,24 @@ class FoundingPlan(Strict):
         return Governed().changed(self.parameters)
 
 
+class MessagesPlan(Strict):
+    """Hyperlane as it stands on a chain already."""
+
+    domain: Annotated[int, Field(gt=0, lt=2**32)]
+    mailbox: Address
+    merkle_tree_hook: Address
+    validator_announce: Address
+    multisig_factory: Address
+    """StaticMessageIdMultisigIsmFactory: makes the module that a mirror believes."""
+
+
+class SitePlan(ChainSite):
+    """One chain of the plan."""
+
+    messages: MessagesPlan | None = None
+    """Needed as soon as there is more than one chain."""
+
+
 class DeploymentPlan(FoundingPlan):
     """`deployment.toml`: everything that `fedtrade-coordinator deploy` is told."""
 
@@ -118,7 +136,9 @@ class DeploymentPlan(FoundingPlan):
     """Blocks on top of the last transaction before it counts as done."""
     max_fee_gwei: Annotated[float, Field(gt=0, le=100_000)] = 100.0
     """The most that is paid for a unit of gas."""
-    chains: Annotated[tuple[ChainSite, ...], Field(min_length=1, max_length=32)]
+    mirror_signatures: Annotated[int, Field(ge=1, le=255)] | None = None
+    """How many members' signatures a mirror asks for; by default two thirds of them, rounded up."""
+    chains: Annotated[tuple[SitePlan, ...], Field(min_length=1, max_length=32)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -131,6 +151,16 @@ class DeploymentPlan(FoundingPlan):
             for name, address in chain.contracts.items():
                 if address == ZERO:
                     raise ValueError(f"chains: {name} of {chain.name} is the zero address")
+        if len(self.chains) > 1:
+            for chain in self.chains:
+                if chain.messages is None:
+                    raise ValueError(
+                        f"chains: {chain.name} needs a section messages to be connected"
+                    )
+        if not self.threshold * 2 > len(self.validators) >= self.threshold:
+            raise ValueError(
+                "mirror_signatures: more than half of the members, at most all of them"
+            )
         if sum(seat.mask & MEMBER for seat in self.seats) < 3:
             raise ValueError("seats: a consortium begins with three members at least")
         if self.governance.guardian == ZERO:
@@ -142,7 +172,18 @@ class DeploymentPlan(FoundingPlan):
         """Read the plan. Raises BadInput with every mistake."""
         return read_settings(cls, path)
 
-    def site(self, name: str) -> ChainSite:
+    @property
+    def validators(self) -> list[str]:
+        """Signers of the members, ascending: they vouch for what crosses chains."""
+        signers = [seat.signer for seat in self.seats if seat.mask & MEMBER]
+        return sorted(signers, key=lambda address: int(address, 16))
+
+    @property
+    def threshold(self) -> int:
+        """How many of the validators a mirror asks for."""
+        return self.mirror_signatures or (2 * len(self.validators) + 2) // 3
+
+    def site(self, name: str) -> SitePlan:
         """One of the chains."""
         return next(chain for chain in self.chains if chain.name == name)
 
@@ -163,7 +204,8 @@ PLAN_TEMPLATE: Final = """\
 
 home = "ethereum"               # the chain on which the consortium decides
 confirmations = 12              # blocks on top of the last transaction before it counts as done
-max_fee_gwei = 100.0            # the most that is paid for a unit of gas; above it, deploy waits
+max_fee_gwei = 100.0            # the most that is paid for a unit of gas; above it, deploy stops
+# mirror_signatures = 3         # of members, for what crosses chains; left out: two thirds of them
 
 [governance]
 voting_delay_s = 86400          # from a proposal to the beginning of its vote: time to read it
@@ -208,4 +250,11 @@ decimals = 18
 address = "0x0000000000000000000000000000000000000002"
 symbol = "USDC"
 decimals = 6
+
+# [chains.messages]             # Hyperlane; needed on every chain as soon as there are two
+# domain = 1
+# mailbox = "0x0000000000000000000000000000000000000000"
+# merkle_tree_hook = "0x0000000000000000000000000000000000000000"
+# validator_announce = "0x0000000000000000000000000000000000000000"
+# multisig_factory = "0x0000000000000000000000000000000000000000"  # StaticMessageIdMultisigIsmFactory
 """

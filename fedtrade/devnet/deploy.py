@@ -22,12 +22,13 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from fedtrade.chain.contracts import CONTRACTS
-from fedtrade.chain.deploying import Deployer, create_consortium, hand_over, verify
+from fedtrade.chain.deploying import Deployer, create_consortium, hand_over
 from fedtrade.chain.deployment import ChainDeployment, TokenAt
 from fedtrade.chain.plan import FoundingPlan, GovernancePlan
 from fedtrade.chain.rpc import NodeRefused, Rpc, from_hex
 from fedtrade.chain.steps import Steps
 from fedtrade.chain.transacting import Transaction
+from fedtrade.chain.verification import verify
 from fedtrade.devnet.accounts import (
     ARBITRAGEUR,
     BACKGROUND_LP,

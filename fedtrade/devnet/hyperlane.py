@@ -127,7 +127,7 @@ def link(net: Devnet, validators: Sequence[str], threshold: int) -> Deployment:
     store = ask(rpcs[home.name], ModelRegistry(home.model_registry).parameter_store())
     at = {
         home.name: deploy_beacon(
-            rpcs[home.name], core[home.name], home.model_registry, store, GOVERNOR
+            rpcs[home.name], core[home.name], home.model_registry, store, home.decided_here.timelock
         )
     }
     beacon = RegistryBeacon(str(at[home.name].beacon))
@@ -135,7 +135,7 @@ def link(net: Devnet, validators: Sequence[str], threshold: int) -> Deployment:
         if name == home.name:
             continue
         at[name] = deploy_mirror(rpc, core[name], at[home.name], modules[name])
-        send(rpcs[home.name], GOVERNOR, beacon.set_mirror(at[name].domain, str(at[name].mirror)))
+        net.govern(home.name, beacon.set_mirror(at[name].domain, str(at[name].mirror)))
     chains = tuple(chain.model_copy(update={"messages": at[chain.name]}) for chain in known.chains)
     return known.model_copy(update={"chains": chains})
 

@@ -31,6 +31,7 @@ _SOURCES: Final = (
     ("fedtrade.chain", "deploying.py"),
     ("fedtrade.chain", "deployment.py"),
     ("fedtrade.chain", "plan.py"),
+    ("fedtrade.chain", "transacting.py"),
     ("fedtrade.venues", "governance.py"),
     ("fedtrade", "governed.py"),
 )

@@ -19,8 +19,7 @@ from fedtrade.chain.contracts import COORDINATOR, MEMBER, Membership, ModelRegis
 from fedtrade.chain.conversation import ask
 from fedtrade.chain.mirrors import RegistryMirror
 from fedtrade.chain.parameter_store import ParameterStore
-from fedtrade.devnet.accounts import GOVERNOR, OPERATOR
-from fedtrade.devnet.deploy import send
+from fedtrade.devnet.accounts import OPERATOR
 from fedtrade.devnet.hyperlane import link
 from fedtrade.protocol import publication_digest
 from fedtrade.venues.hyperlane import read_checkpoint
@@ -125,7 +124,7 @@ class Scene:
             self.devnet.mine(chain.name, now + seconds)
 
     def govern(self, call):
-        send(self.devnet.rpc("aster"), GOVERNOR, call)
+        self.devnet.govern("aster", call)
 
     @property
     def store(self):

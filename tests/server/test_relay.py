@@ -14,8 +14,6 @@ from fedtrade.chain.deployment import Deployment
 from fedtrade.chain.mirrors import RegistryBeacon, RegistryMirror
 from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.chain.rpc import Rpc
-from fedtrade.devnet.accounts import GOVERNOR
-from fedtrade.devnet.deploy import send
 from fedtrade.devnet.hyperlane import link
 from fedtrade.errors import BadInput, Fault
 from fedtrade.venues.hyperlane import (
@@ -112,7 +110,7 @@ class World:
     def change(self, value):
         """Governance sets a parameter: something that mirrors have to be told."""
         store = ask(self.rpc, ModelRegistry(self.home.model_registry).parameter_store())
-        send(self.rpc, GOVERNOR, ParameterStore(store).set({"slippageMaxBps": value}))
+        self.devnet.govern(self.home.name, ParameterStore(store).set({"slippageMaxBps": value}))
 
     def looks(self, relay, count=4):
         for _ in range(count):

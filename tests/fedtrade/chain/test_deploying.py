@@ -11,11 +11,12 @@ from founding import CHAIN_ID, GUARDIAN, START_S, TOKENS, VENUE, write_plan
 
 from clients.keys import MemberKeys
 from fedtrade.chain import deploying
-from fedtrade.chain.deploying import Deployer, NotAsPlanned, deploy, verify
+from fedtrade.chain.deploying import Deployer, deploy
 from fedtrade.chain.deployment import Deployment
 from fedtrade.chain.plan import DeploymentPlan
 from fedtrade.chain.steps import Attempt, Begun, Steps
 from fedtrade.chain.transacting import GasTooDear, NotMined, Reverted, transact
+from fedtrade.chain.verification import NotAsPlanned, verify, verify_mirror
 from fedtrade.devnet.accounts import GOVERNOR
 from fedtrade.devnet.anvil import Anvil
 from fedtrade.devnet.artifacts import fetch
@@ -313,6 +314,66 @@ def test_a_block_that_goes_away_is_noticed_and_its_steps_are_sent_again(ground):
         patch.setattr(Deployer, "confirm", mined)
         ground.deploy(plan)
     assert ground.nonce == TRANSACTIONS
+
+
+def hyperlane(anvil, artifacts, other):
+    """Hyperlane's own contracts on a chain, as a section of the plan."""
+    from fedtrade.devnet import hyperlane as lane
+
+    member = "isms/multisig/StaticMultisigIsm.sol/StaticMessageIdMultisigIsmFactory"
+    factory = lane._deploy(anvil.rpc, artifacts, member)
+    core = lane.deploy_hyperlane(anvil.rpc, artifacts, anvil.chain_id, [other], factory)
+    return {
+        "domain": core.domain, "mailbox": core.mailbox, "multisig_factory": factory,
+        "merkle_tree_hook": core.merkle_tree_hook, "validator_announce": core.validator_announce,
+    }  # fmt: skip
+
+
+def test_a_second_chain_follows_through_a_mirror(ground):
+    artifacts = fetch()
+    with Anvil.start(artifacts.anvil, CHAIN_ID + 1, timestamp_s=START_S) as second:
+        for address in (*VENUE.values(), *TOKENS):
+            second.rpc.call("anvil_setCode", address, "0x00")
+        second.set_balance(ground.keys.address, 10**20)
+        chains = []
+        for chain, name, other in ((ground.anvil, "aster", 1), (second, "birch", 0)):
+            site = ground.plan().chains[0].model_dump()
+            site |= {"name": name, "chain_id": chain.chain_id, "rpc_url": chain.url}
+            site["messages"] = hyperlane(chain, artifacts, CHAIN_ID + other)
+            chains.append(site)
+        raw = ground.plan().model_dump() | {"chains": chains}
+        with pytest.raises(ValueError, match="birch needs a section messages"):
+            DeploymentPlan.model_validate(
+                raw | {"chains": [chains[0], chains[1] | {"messages": None}]}
+            )
+        for signatures in (2, 5):
+            with pytest.raises(ValueError, match="mirror_signatures"):
+                DeploymentPlan.model_validate(raw | {"mirror_signatures": signatures})
+        plan = DeploymentPlan.model_validate(raw)
+        assert plan.threshold == 3
+        with pytest.MonkeyPatch.context() as patch:  # killed while the chains are being connected
+            patch.setattr(deploying, "_end", lambda *_, **__: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                ground.deploy(plan)
+        deployed = ground.deploy(plan)
+        home, away = deployed.chain("aster"), deployed.chain("birch")
+        assert away.consortium is None
+        assert away.registry == away.parameters == away.messages.mirror
+        at = home.decided_here
+        for address in (at.membership, at.model_registry, home.messages.beacon):
+            owner = gov.OWNER.decode(ground.anvil.rpc.eth_call(address, gov.OWNER.encode()))
+            assert owner == (at.timelock.lower(),)
+        with pytest.raises(BadInput, match="does not decide on this chain"):
+            _ = away.decided_here
+        before = ground.nonce
+        assert ground.deploy(plan) == deployed
+        assert ground.nonce == before
+        wrong = away.messages.model_copy(update={"mirror": at.membership})
+        with pytest.raises(FedtradeError):
+            verify_mirror(second.rpc, ground.anvil.rpc, "birch", wrong, home.messages)
+        other_home = home.messages.model_copy(update={"domain": 7})
+        with pytest.raises(NotAsPlanned, match="the mirror's home"):
+            verify_mirror(second.rpc, ground.anvil.rpc, "birch", away.messages, other_home)
 
 
 # --- killed, and started again --------------------------------------------------------------------

@@ -10,7 +10,7 @@ from fedtrade.chain import parameter_store
 from fedtrade.chain.contracts import ContractRefused, ModelRegistry
 from fedtrade.chain.conversation import ask
 from fedtrade.chain.parameter_store import ParameterStore
-from fedtrade.devnet.accounts import ARBITRAGEUR, GOVERNOR, NOISE_TRADER
+from fedtrade.devnet.accounts import ARBITRAGEUR, NOISE_TRADER
 from fedtrade.governed import Governed, OutOfBounds
 from fedtrade.steering import INTERIM_S, StepTooFar
 from fedtrade.venues.codec import Function
@@ -40,16 +40,25 @@ class TestOnChain:
         registry = ModelRegistry(chain.deployment.model_registry)
         store = ParameterStore(ask(chain.rpc, registry.parameter_store()))
         name = chain.deployment.name
-        chain.devnet.transact(name, GOVERNOR, store.set_guardian(GUARDIAN))
-        chain.devnet.transact(name, GOVERNOR, store.set_steward(STEWARD))
+        chain.devnet.govern(name, store.set_guardian(GUARDIAN))
+        chain.devnet.govern(name, store.set_steward(STEWARD))
         return store
 
     @pytest.fixture
     def act(self, chain):
-        return lambda sender, call: chain.devnet.transact(chain.deployment.name, sender, call)
+        name, timelock = chain.deployment.name, chain.deployment.decided_here.timelock
+        return lambda sender, call: (
+            chain.devnet.govern(name, call)
+            if sender == timelock
+            else chain.devnet.transact(name, sender, call)
+        )
 
-    def test_each_office(self, chain, store, act):
-        act(GOVERNOR, store.set({"gasPriceMaxGwei": 600, "quorumBps": 6_000}))
+    @pytest.fixture
+    def governance(self, chain):
+        return chain.deployment.decided_here.timelock
+
+    def test_each_office(self, chain, store, act, governance):
+        act(governance, store.set({"gasPriceMaxGwei": 600, "quorumBps": 6_000}))
         act(STEWARD, store.steer({"gasPriceMaxGwei": 700}))
         act(GUARDIAN, store.tighten({"slippageMaxBps": 40}))
         found = ask(chain.rpc, store.parameters())
@@ -61,7 +70,7 @@ class TestOnChain:
         act(GUARDIAN, store.pause())
         found = ask(chain.rpc, store.parameters())
         assert (found.governed.gas_price_max_gwei, found.paused) == (600, True)
-        act(GOVERNOR, store.unpause())
+        act(governance, store.unpause())
         assert not ask(chain.rpc, store.parameters()).paused
 
     def test_what_is_foreseen_is_what_happens(self, chain, store, act):
@@ -84,14 +93,14 @@ class TestOnChain:
             act(STEWARD, store.steer({"gasPriceMaxGwei": 2_000}))
         assert refused.value.error == "ParameterStore_StepTooFar"
         with pytest.raises(ContractRefused, match="joint rule 9"):
-            act(GOVERNOR, store.set({"oracleDeviationMaxBps": 100}))
+            act(governance, store.set({"oracleDeviationMaxBps": 100}))
         with pytest.raises(ContractRefused, match="whatever the votes"):
-            act(GOVERNOR, store.set({"quorumBps": 5_000}))
+            act(governance, store.set({"quorumBps": 5_000}))
 
-    def test_the_registry_obeys(self, chain, store, act):
+    def test_the_registry_obeys(self, chain, store, act, governance):
         registry = ModelRegistry(chain.deployment.model_registry)
         assert ask(chain.rpc, registry.earliest_opening_s()) == 0
-        act(GOVERNOR, store.set({"epsilonTotalMicro": 9_000_000}))
+        act(governance, store.set({"epsilonTotalMicro": 9_000_000}))
         assert ask(chain.rpc, registry.epsilon_micro()) == (0, 9_000_000)
 
 
