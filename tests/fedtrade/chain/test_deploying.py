@@ -161,7 +161,7 @@ def test_each_seat_parameter_owner_and_role_is_read_back(ground):
         Call(at.membership, Function("transferOwnership(address)").encode(GOVERNOR)),
     ):
         body = {"from": at.timelock, "to": call.to, "data": "0x" + call.data.hex()}
-        rpc.call("eth_sendTransaction", body)
+        rpc.call("eth_sendTransactionSync", body)
     found = findings()
     assert f"{GOVERNOR} is proposer of the timelock" in found
     assert f"{at.governor} is not canceller of the timelock" in found
@@ -368,7 +368,7 @@ def test_a_second_chain_follows_through_a_mirror(ground):
         before = ground.nonce
         assert ground.deploy(plan) == deployed
         assert ground.nonce == before
-        wrong = away.messages.model_copy(update={"mirror": at.membership})
+        wrong = away.messages.model_copy(update={"mirror": at.timelock})
         with pytest.raises(FedtradeError):
             verify_mirror(second.rpc, ground.anvil.rpc, "birch", wrong, home.messages)
         other_home = home.messages.model_copy(update={"domain": 7})

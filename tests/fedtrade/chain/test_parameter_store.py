@@ -85,7 +85,7 @@ class TestOnChain:
         assert after.governed == before.governed
         assert after.interim is None
 
-    def test_a_refusal_is_foreseen_and_explained(self, chain, store, act):
+    def test_a_refusal_is_foreseen_and_explained(self, chain, store, act, governance):
         standing = ask(chain.rpc, store.standing())
         with pytest.raises(StepTooFar):
             standing.after_steer({"gasPriceMaxGwei": 2_000}, 1_750_000_000)
