@@ -269,7 +269,7 @@ def deploy(
     Can be killed and started again at any time: it goes on where it stopped (OUT.steps), and never
     creates anything twice. In the end everything belongs to the timelock, the key that deployed has
     no power left, and both are read from the chain before the deployment file is written. Takes
-    some 20 million gas and 200,000 for each seat.
+    some 15 million gas, and 310,000 for each seat.
     """
     from fedtrade.chain.plan import PLAN_TEMPLATE, DeploymentPlan
 
