@@ -33,7 +33,8 @@ HELP: Final = (
     "Decide with the other members: parameters, seats, models, guardians.\n\n"
     "**propose** makes a proposal; once voting has begun members **vote**; anybody **queue**s what "
     "has passed, and **execute**s it when its delay is over. **show** says where each proposal "
-    "stands, **parameters** what is in force. Whatever the rules forbid is refused before any gas is "
+    "stands, **parameters** what is in force. A guardian may **cancel**, **pause**, **tighten**, "
+    "**veto** and **revoke** at once. Whatever the rules forbid is refused before any gas is "
     "paid."
 )
 
@@ -47,6 +48,7 @@ def group(open_key: Callable[[Path], Voter]) -> typer.Typer:
     gov.command("vote")(voting(open_key))
     _add_signing(gov, open_key)
     _add_carrying_out(gov, open_key)
+    _add_guarding(gov, open_key)
     return gov
 
 
@@ -303,6 +305,41 @@ def _add_carrying_out(gov: typer.Typer, open_key: Callable[[Path], Voter]) -> No
 def _printable(text: str) -> str:
     """What somebody wrote, without what would move a cursor."""
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _add_guarding(gov: typer.Typer, open_key: Callable[[Path], Voter]) -> None:
+    @gov.command()
+    def pause(deployment: Deployment = DEPLOYMENT, keys: Keys = HERE) -> None:
+        """Guardian: stop everything at once. Only a proposal lets it go on."""
+        with _governance(deployment) as g:
+            _told(g.pause(open_key(keys)), "paused")
+
+    @gov.command()
+    def veto(deployment: Deployment = DEPLOYMENT, keys: Keys = HERE) -> None:
+        """Guardian: end what the steward did; what is governed is in force at once."""
+        with _governance(deployment) as g:
+            _told(g.veto(open_key(keys)), "ended")
+
+    @gov.command()
+    def tighten(
+        sets: Annotated[list[str], typer.Option("--set", help="NAME=VALUE of a parameter.")],
+        deployment: Deployment = DEPLOYMENT,
+        keys: Keys = HERE,
+    ) -> None:
+        """Guardian: tighten parameters, until a proposal moves them. Nothing can be loosened."""
+        with _governance(deployment) as g:
+            changes = dict(_parameter(text) for text in sets)
+            _told(g.tighten(changes, open_key(keys)), "tightened")
+
+    @gov.command()
+    def revoke(
+        version: Annotated[int, typer.Argument(help="Version of the model.", min=1)],
+        deployment: Deployment = DEPLOYMENT,
+        keys: Keys = HERE,
+    ) -> None:
+        """Guardian: withdraw a model for ever. Agents stop acting on it."""
+        with _governance(deployment) as g:
+            _told(g.revoke(version, open_key(keys)), "revoked")
 
 
 @contextmanager

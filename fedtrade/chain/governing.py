@@ -279,6 +279,23 @@ class Governance:
             raise NotNow(standing.id, standing.state, "canceled", "It has come to its end.")
         return self._send(standing.proposed.proposal.cancel(self.at.governor), signer)
 
+    def pause(self, signer: Signer) -> Receipt:
+        """Stop everything; the guardian. Only a proposal lets it go on."""
+        return self._send(self._store.pause(), signer)
+
+    def veto(self, signer: Signer) -> Receipt:
+        """End what the steward did; the guardian."""
+        return self._send(self._store.veto(), signer)
+
+    def tighten(self, changes: Mapping[str, int], signer: Signer) -> Receipt:
+        """Tighten parameters until a proposal moves them; the guardian."""
+        self.parameters().after_tighten(changes, self.now_s())
+        return self._send(self._store.tighten(changes), signer)
+
+    def revoke(self, version: int, signer: Signer) -> Receipt:
+        """Withdraw a model for ever; the guardian."""
+        return self._send(ModelRegistry(self.at.model_registry).revoke(version), signer)
+
     def in_words(self, calls: tuple[Call, ...] | list[Call]) -> list[str]:
         """What calls do, a line each, beside what stands now."""
         present = self.parameters().governed

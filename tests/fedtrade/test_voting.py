@@ -406,6 +406,19 @@ def test_parameters_are_shown_with_what_the_steward_moved(assembly):
     assert "PAUSED" in a.run(member_main, "gov", "parameters").stdout
 
 
+def test_the_guardian_makes_careful_at_once_and_nobody_else_does(assembly):
+    a = assembly
+    for words in (("pause",), ("veto",), ("tighten", "--set", "cohortMin=5"), ("revoke", "1")):
+        assert "guardian" in a.refused(0, *words)
+    a.decided(ParameterStore(a.chain.deployment.parameters).set_guardian(a.members[0].address))
+    assert "cohortMin 3 is looser than 4" in a.refused(0, "tighten", "--set", "cohortMin=3")
+    a.good(0, "tighten", "--set", "cohortMin=6")
+    assert a.parameters.cohort_min == 6
+    assert "interim" in a.refused(0, "veto").lower()
+    a.good(0, "pause")
+    assert "PAUSED" in a.run(member_main, "gov", "parameters").stdout
+
+
 def test_refusals_are_typed(assembly):
     g = assembly.governance
     for changes, error in (
