@@ -213,8 +213,16 @@ class Relay:
     def _post(self, domains: list[int]) -> None:
         for mirror in self.mirrors:
             named = ask(self.home.rpc, self._beacon.mirror_of(mirror.at.domain))
-            if named != word_of(mirror.address):
+            if not any(named):
+                log.warning(
+                    "%s: the beacon's owner has not named its mirror yet", mirror.chain.name
+                )
+                domains = [domain for domain in domains if domain != mirror.at.domain]
+            elif named != word_of(mirror.address):
                 raise Misconnected(mirror.chain.name, "the beacon names another mirror for it")
+        if not domains:
+            self.home.says = "waits for governance to name the mirrors"
+            return
         fee = ask(self.home.rpc, self._beacon.quote(domains))
         if fee > self._settings.fees.post_max_wei:
             raise BadInput(
@@ -270,7 +278,12 @@ class Relay:
         state = ask(mirror.rpc, RegistryMirror(mirror.address).state())
         self._check_mirror(mirror, state)
         sent = self._dispatches.to(mirror.at.domain, mirror.address)
-        newer = [one for one in sent if one.snapshot.sequence > state.sequence]
+        taken = next((one for one in sent if one.snapshot.sequence == state.sequence), None)
+        newer = [
+            one
+            for one in sent
+            if one.snapshot.sequence > state.sequence and self._worth_it(one, taken)
+        ]
         mirror.says = f"at {state.sequence}"
         for one in newer:
             mirror.seen_s.setdefault(one.message.id, self._clock())
@@ -281,6 +294,14 @@ class Relay:
             if self._deliver(mirror, one, state):
                 return
         self._forget(mirror, {one.message.id for one in newer})
+
+    def _worth_it(self, one: Dispatched, taken: Dispatched | None) -> bool:
+        """Whether it tells the mirror anything. Anybody may post, and this account pays to deliver."""
+        if taken is None:
+            return True
+        at_s = one.snapshot.sent_at_s
+        changed = one.snapshot.says(at_s) != taken.snapshot.says(at_s)
+        return changed or at_s - taken.snapshot.sent_at_s >= self._settings.heartbeat_s
 
     def _rests(self, mirror: Mirror, message_id: bytes) -> bool:
         """Whether a message was refused so often that it waits; then it begins anew."""

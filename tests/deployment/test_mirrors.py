@@ -26,7 +26,7 @@ from fedtrade.venues.hyperlane import read_checkpoint
 from server.keys import CoordinatorKeys
 from server.relay_settings import RELAY_TEMPLATE
 
-pytestmark = pytest.mark.chain
+pytestmark = [pytest.mark.chain, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 40.0

@@ -242,6 +242,54 @@ def test_two_relayers_do_no_harm(world):
         world.change(value)
 
 
+def test_who_posts_for_nothing_pays_alone(world):
+    """Posts by others that say nothing new are not delivered before the heartbeat is due."""
+    world.validators(0, 1)
+    relay = world.relay(heartbeat_s=3_600.0)
+    world.looks(relay)
+    world.validators(0, 1)
+    world.looks(relay)
+    beacon = RegistryBeacon(world.home.messages.beacon)
+    domains = [world.deployment.chain(name).messages.domain for name in ("birch", "cedar")]
+
+    def spam():
+        fee = ask(world.rpc, beacon.quote(domains))
+        send(world.rpc, GOVERNOR, beacon.post(domains, fee))
+        world.validators(0, 1)
+        world.looks(relay)
+
+    for _ in range(3):
+        spam()
+    assert (world.posted(), world.sequence("birch")) == (4, 1)
+    for chain in world.deployment.chains:
+        anvil = world.devnet.anvil(chain.name)
+        anvil.mine(anvil.latest().timestamp_s + 3_700)
+    spam()
+    assert world.sequence("birch") == world.posted() == 5
+
+
+def test_a_mirror_that_is_not_named_yet_is_waited_for(world):
+    beacon = RegistryBeacon(world.home.messages.beacon)
+    birch, cedar = (world.deployment.chain(name).messages for name in ("birch", "cedar"))
+    nobody = "0x" + "00" * 20
+    send(world.rpc, GOVERNOR, beacon.set_mirror(birch.domain, nobody))
+    world.validators(0, 1)
+    relay = world.relay()
+    world.looks(relay)
+    world.validators(0, 1)
+    world.looks(relay)
+    assert (world.sequence("birch"), world.sequence("cedar")) == (0, 1)
+    send(world.rpc, GOVERNOR, beacon.set_mirror(cedar.domain, nobody))
+    world.change(40)
+    world.looks(relay)
+    assert "waits for governance" in relay.status_line()
+    send(world.rpc, GOVERNOR, beacon.set_mirror(birch.domain, birch.mirror))
+    world.looks(relay)
+    world.validators(0, 1)
+    world.looks(relay)
+    assert world.sequence("birch") == 2
+
+
 def test_a_stuck_delivery_is_replaced_and_gives_way_to_a_newer_one(world):
     world.validators(0, 1)
     relay = world.relay()
