@@ -14,8 +14,10 @@ import typer
 
 from fedtrade.console import leave_cleanly
 from fedtrade.errors import BadInput
+from fedtrade.voting import group, voting
 
 if TYPE_CHECKING:
+    from clients.keys import VotingKey
     from clients.settings import MemberSettings
 
 app = typer.Typer(
@@ -24,13 +26,23 @@ app = typer.Typer(
         "Train without showing your book, keep your own account of ε, and run your agents.\n\n"
         "**init** makes keys and a settings file; **check** reads it and your "
         "positions; **train** takes part in releases; **status** says what was "
-        "spent."
+        "spent. With **gov** members decide together, and **vote** is your say."
     ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _key(folder: Path) -> VotingKey:
+    from clients.keys import MemberKeys, VotingKey
+
+    return VotingKey(MemberKeys.load(folder))
+
+
+app.add_typer(group(_key))
+app.command("vote")(voting(_key))
 
 Settings = Annotated[Path, typer.Argument(help="This party's settings; `init` writes the file.")]
 MEMBER_TOML = Path("member.toml")
@@ -165,6 +177,48 @@ def committee(settings: Settings = MEMBER_TOML) -> None:
     if loaded.seats.helper is None:
         raise BadInput(str(settings), "seats.helper: there is none", "Give the id of your seat")
     _serve(loaded.model_copy(update={"seats": Seats(helper=loaded.seats.helper)}))
+
+
+@app.command()
+def validate(settings: Settings = MEMBER_TOML) -> None:
+    """Vouch for the home chain's messages to the mirrors on other chains, until SIGTERM or Ctrl-C.
+
+    Follows the final blocks of your own node, rebuilds the tree of messages, compares its root with
+    the contract's, and signs one checkpoint for each message into the storage folder of the
+    [validator] section. Mirrors believe what a threshold of validators has signed, so what you sign
+    has to come from a node that you trust. Serve the folder with any web server; it holds nothing
+    secret. A relayer carries the signatures to the other chains and pays for it.
+
+    Killed at any point it goes on where it stopped. validator.jsonl says what was signed: back it
+    up, never put an older copy back. If the chain ever shows a second message for an index that was
+    signed, it stops with exit code 4 and signs nothing more.
+    """
+    import signal
+    import threading
+
+    from clients.keys import MemberKeys
+    from clients.settings import MemberSettings
+    from clients.validator import LEDGER_FILE, Validator, status_line
+    from clients.validator import validate as follow
+    from fedtrade.chain.rpc import Rpc
+
+    _log_to_stderr()
+    loaded = MemberSettings.load(settings)
+    if loaded.validator is None or loaded.home_chain is None:
+        raise BadInput(str(settings), "validator or home_chain: the section is missing", "Add it")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    keys = MemberKeys.load(loaded.keys)
+    ledger = loaded.folder / LEDGER_FILE
+    with (
+        Rpc(loaded.home_chain.rpc_url) as rpc,
+        Validator(loaded.home_chain, loaded.validator, ledger, keys, rpc) as validator,
+    ):
+        at = validator.announce()
+        typer.echo(f"validator {keys.address} of domain {at.domain} at {at.location}", err=True)
+        follow(validator, loaded.validator.poll_s, stop, lambda line: typer.echo(line, err=True))
+        typer.echo(status_line(validator), err=True)
 
 
 @app.command()

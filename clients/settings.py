@@ -103,6 +103,21 @@ class SuperNodeAt(Strict):
     """Private key of this SuperNode (OpenSSH, P-384, mode 0600)."""
 
 
+class ValidatorAt(Strict):
+    """Only for validators, who vouch for the home chain's messages to the mirrors on other chains."""
+
+    merkle_tree_hook: Address
+    """Hyperlane's tree on the home chain, lower case, as the consortium agreed on it."""
+    from_block: Annotated[int, Field(ge=0)]
+    """The block of the tree's deployment: nothing older is read."""
+    storage: Beside
+    """Folder of the signed checkpoints. It is public: serve it with any web server."""
+    location: Annotated[str, Field(pattern=r"^(file://|https?://)\S+$", max_length=512)]
+    """Where others read that folder."""
+    poll_s: Annotated[float, Field(ge=0.01, le=3_600.0)] = 5.0
+    """How often the node is asked for a new final block."""
+
+
 class HelperPolicy(Strict):
     """What a helper demands of its own accord, whatever the terms say."""
 
@@ -133,6 +148,7 @@ class MemberSettings(Strict):
     floor: Floor = Floor()
     helper: HelperPolicy = HelperPolicy()
     supernode: SuperNodeAt | None = None
+    validator: ValidatorAt | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -195,6 +211,13 @@ cohort_min = 3                  # fewest members whose sum you unmask
 # [supernode]                   # only for the transport over Flower messages
 # address = "<host>:<port>"     # the coordinator's gate
 # node_key = "node.key"         # private key of this SuperNode, mode 0600
+
+# [validator]                   # only if you vouch for messages to other chains: `validate`
+# merkle_tree_hook = "0x<40 hex digits>"        # Hyperlane's tree on the home chain, lower case
+# from_block = 0                # block of its deployment
+# storage = "checkpoints"       # what you signed; public: serve this folder
+# location = "https://<host>/checkpoints"       # where others read it
+# poll_s = 5.0                  # how often your node is asked for a new final block
 """
 
 

@@ -20,9 +20,9 @@ SENTENCES: Final[dict[str, str]] = {
     "Membership_NotTransferable": "a seat cannot be passed on",
     "Membership_OwnerRequired": "membership cannot be without an owner",
     "ModelRegistry_NoMembership": "there is no contract at membership {membership}",
-    "ModelRegistry_QuorumOutOfRange": "quorum {quorumBps} is not above 5000 and at most 10000",
-    "ModelRegistry_DelayTooLong": "activation delay {activationDelayS} s is above {limitS} s",
-    "ModelRegistry_ZeroCap": "the epsilon cap is zero",
+    "ModelRegistry_NoParameters": "there is no contract at parameter store {parameterStore}",
+    "ModelRegistry_Paused": "everything is paused; wait until governance unpauses it",
+    "ModelRegistry_TooSoon": "the next release may be opened from {earliest} on (seconds since 1970)",
     "ModelRegistry_OwnerRequired": "the registry cannot be without an owner",
     "ModelRegistry_NotCoordinator": "{caller} has no seat with the coordinator role",
     "ModelRegistry_NotReleaseCoordinator": "{caller} is not the coordinator of release {release}",
@@ -56,7 +56,74 @@ SENTENCES: Final[dict[str, str]] = {
     "ModelRegistry_UnknownVersion": "there is no version {version}",
     "ModelRegistry_AlreadyRevoked": "version {version} is revoked already",
     "ModelRegistry_UnknownRelease": "there is no release {release}",
+    "ParameterRules_UnknownParameter": "there is no parameter {id}",
+    "ParameterRules_OutOfBounds": "parameter {id} cannot be {value}, only {least} to {most}, whatever "
+    "the votes",
+    "ParameterRules_JointlyAbsurd": "the parameters together would break joint rule {rule}; change "
+    "what belongs together in one proposal",
+    "ParameterStore_OwnerRequired": "the parameter store cannot be without an owner",
+    "ParameterStore_NotGuardian": "{caller} is not the guardian",
+    "ParameterStore_NotSteward": "{caller} is not the steward",
+    "ParameterStore_Paused": "everything is paused; only governance lets it go on",
+    "ParameterStore_NotPaused": "nothing is paused",
+    "ParameterStore_NoInterim": "no interim values are in force, so there is nothing to veto",
+    "ParameterStore_NoParameters": "no parameter is named",
+    "ParameterStore_LengthsDiffer": "{ids} parameters and {values} values were given",
+    "ParameterStore_IdsNotAscending": "parameter {id} comes after {previous}; sort and deduplicate",
+    "ParameterStore_StepTooFar": "the steward may not move parameter {id} from {from} to {to} at once",
+    "ParameterStore_OutOfReach": "{to} is out of the steward's reach: governance has set parameter "
+    "{id} to {governed}",
+    "ParameterStore_TooSoon": "parameter {id} was steered a short time ago; wait until {earliest} "
+    "(seconds since 1970)",
+    "ParameterStore_Looser": "{value} for parameter {id} is looser than {than}, which stands",
+    "ParameterStore_NothingTighter": "nothing would be tighter than it is",
+    "RegistryBeacon_NoContract": "there is no contract at {given}",
+    "RegistryBeacon_OwnerRequired": "the beacon cannot be without an owner",
+    "RegistryBeacon_NoDestination": "a post needs at least one destination",
+    "RegistryBeacon_TooManyDestinations": "{destinations} destinations are more than {limit}",
+    "RegistryBeacon_DomainsNotAscending": "domain {domain} comes after {previous}; sort and "
+    "deduplicate them",
+    "RegistryBeacon_NoMirror": "domain {domain} has no mirror; governance names one",
+    "RegistryBeacon_FeeTooLow": "the mailbox asks for {needed} wei, and {given} were given",
+    "RegistryBeacon_RefundRefused": "{caller} does not take {amount} wei back; send the exact fee",
+    "RegistryMirror_NoContract": "there is no contract at {given}",
+    "RegistryMirror_NoBeacon": "the mirror has no beacon to listen to",
+    "RegistryMirror_NotMailbox": "{caller} is not the mirror's mailbox",
+    "RegistryMirror_NotBeacon": "{sender} on domain {origin} is not the mirror's beacon",
+    "RegistryMirror_Stale": "message {sequence} is not above {newest}, which the mirror has",
+    "RegistryMirror_FromTheFuture": "the message was sent at {sentAt}, and the mirror takes none "
+    "from after {limit}; wait, or correct a clock",
+    "RegistryMirror_TooManyListed": "{listed} versions are more than {limit}",
+    "RegistryMirror_BadList": "entry {index} of the models is empty or out of order",
     "LocalPriceFeed_NotOperator": "{caller} is not the feed's operator",
     "LocalPriceFeed_NoData": "the feed has no round {roundId}",
+    "ConsortiumGovernor_NoContract": "there is no contract at {given}",
+    "ConsortiumGovernor_VotingDelayTooLong": "a voting delay of {delayS} s is above {limitS} s",
+    "ConsortiumGovernor_VotingPeriodOutOfRange": "a voting period of {periodS} s is not in {minS} s "
+    "to {maxS} s",
+    "ConsortiumGovernor_QuorumOutOfRange": "a quorum of {quorumBps} bps is not in {minBps} to 10000",
+    "ConsortiumGovernor_ThresholdFixed": "one vote is enough to propose, for ever",
+    "ConsortiumGovernor_TimelockFixed": "the timelock cannot be replaced; give another governor its "
+    "roles instead",
+    "ConsortiumGovernor_NoRelay": "the governor calls nothing but its timelock",
+    "ConsortiumGovernor_NoVote": "{voter} had no vote when voting began; the account of a member's "
+    "seat has one, or whom it delegated to",
+    "ConsortiumGovernor_GuardianCannotStay": "a guardian cannot cancel the proposal that does nothing "
+    "but replace it",
+    "ConsortiumTimelock_DelayOutOfRange": "a delay of {delayS} s is not in {minS} s to {maxS} s",
+    "GovernorInsufficientProposerVotes": "{proposer} has {votes} votes and {threshold} is needed to "
+    "propose; the account of a member's seat has one, or whom it delegated to",
+    "GovernorNonexistentProposal": "there is no proposal {proposalId}",
+    "GovernorUnexpectedProposalState": "the proposal is in state {current}, which does not allow this "
+    "(0 pending, 1 active, 2 canceled, 3 defeated, 4 succeeded, 5 queued, 6 expired, 7 executed)",
+    "GovernorAlreadyCastVote": "{voter} has voted already",
+    "GovernorInvalidSignature": "the signature is not {voter}'s over this ballot, or it was handed in "
+    "before",
+    "GovernorUnableToCancel": "{account} may not cancel it: its proposer may until voting begins, the "
+    "guardian until it is executed",
+    "GovernorOnlyExecutor": "only the timelock may do this, by a proposal",
+    "TimelockUnexpectedOperationState": "the operation has not waited for its delay, or was carried "
+    "out or canceled",
+    "AccessControlUnauthorizedAccount": "{account} lacks the role {neededRole}",
     "OwnableUnauthorizedAccount": "{account} is not the owner",
 }

@@ -1,9 +1,10 @@
 """Third-party programs and contract bytecode, fetched from npm at run time and checked before use.
 
 None of it is in this repository: Uniswap v3 is GPL (core: since its change date), anvil is MIT or
-Apache-2.0. `artifacts.lock.json` pins exact versions, the sha512 of each package as npm serves it,
-and the few members that we take out of it. The order is: download into a temporary folder, compare
-the hash, extract the listed members, rename into the cache. A second run needs no network.
+Apache-2.0, Hyperlane Apache-2.0. `artifacts.lock.json` pins exact versions, the sha512 of each
+package as npm serves it, and the few members that we take out of it. The order is: download into a
+temporary folder, compare the hash, extract the listed members, rename into the cache. A second run
+needs no network.
 
 `npm pack` is used because it downloads one package and runs nothing: no dependency tree, no install
 scripts.
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tarfile
@@ -32,9 +34,11 @@ from fedtrade.errors import Fault, Unavailable
 
 NPM_LIMIT_S: Final = 300
 CORE: Final = "@uniswap/v3-core@1.0.1"
+HYPERLANE: Final = "@hyperlane-xyz/core@9.0.10"
 PERIPHERY: Final = "@uniswap/v3-periphery@1.4.4"
 ANVIL_VERSION: Final = "1.7.1"
 
+_BYTECODE: Final = re.compile(r'^const _bytecode\s*=\s*"0x((?:[0-9a-f]{2})+)";$', re.MULTILINE)
 _NETWORK: Final = (
     "ENOTFOUND",
     "EAI_AGAIN",
@@ -82,6 +86,17 @@ class Artifacts:
         )
         content = json.loads(path.read_bytes())
         return Contract(content["bytecode"], content.get("linkReferences") or {})
+
+    def factory(self, package: str, member: str) -> Contract:
+        """A compiled contract as typechain publishes it; `member` is under its `contracts`.
+
+        The file is read as text: nothing of it is run.
+        """
+        folder = package_folder(self.folder, package) / "dist/typechain/factories/contracts"
+        found = _BYTECODE.search((folder / f"{member}__factory.js").read_text())
+        if found is None:
+            raise Unavailable(package, f"{member} has no bytecode", "Correct artifacts.lock.json.")
+        return Contract(found[1], {})
 
 
 @dataclass(frozen=True)

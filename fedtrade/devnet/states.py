@@ -26,8 +26,14 @@ _SOURCES: Final = (
     ("fedtrade.devnet", "accounts.py"),
     ("fedtrade.devnet", "anvil.py"),
     ("fedtrade.devnet", "deploy.py"),
+    ("fedtrade", "governed.py"),
     ("fedtrade.venues", "uniswap_v3.py"),
+    ("fedtrade.chain", "deploying.py"),
     ("fedtrade.chain", "deployment.py"),
+    ("fedtrade.chain", "plan.py"),
+    ("fedtrade.chain", "transacting.py"),
+    ("fedtrade.venues", "governance.py"),
+    ("fedtrade", "governed.py"),
 )
 
 

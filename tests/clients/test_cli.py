@@ -112,7 +112,15 @@ def test_a_ledger_can_be_looked_at_while_it_is_held(tmp_path):
 
 
 def test_help_teaches_and_loads_nothing_heavy():
-    for words in ((), ("check",), ("train",), ("committee",), ("status",), ("trade",)):
+    for words in (
+        (),
+        ("check",),
+        ("train",),
+        ("committee",),
+        ("validate",),
+        ("status",),
+        ("trade",),
+    ):
         shown = member(*words, "--help")
         assert shown.returncode == 0
     assert "SIGTERM" in shown.stdout
@@ -164,6 +172,10 @@ def test_status_says_what_is_there_and_what_is_not(party):
     for word in ("member seat 1", "1 rounds", "of 8 left", "round 7 of release 3", "no answer"):
         assert word in done.stdout
     assert done.stdout.count("no answer") == 2
+
+
+def test_a_validator_needs_its_section(party):
+    one_sentence(member("validate", party / "member.toml"), "validator or home_chain")
 
 
 def test_a_committee_needs_a_helper_seat(party):

@@ -17,7 +17,17 @@ from fedtrade.protocol import publication_digest, recover
 from fedtrade.typed_data import keccak
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
-NAMES = ("DevToken", "LocalPriceFeed", "Membership", "ModelRegistry")
+NAMES = (
+    "ConsortiumGovernor",
+    "ConsortiumTimelock",
+    "DevToken",
+    "LocalPriceFeed",
+    "Membership",
+    "ModelRegistry",
+    "ParameterStore",
+    "RegistryBeacon",
+    "RegistryMirror",
+)
 PUBLICATION = {
     "Publication": [
         {"name": "release", "type": "uint64"},
@@ -31,7 +41,41 @@ PUBLICATION_TYPE = (
     "Publication(uint64 release,uint64 version,bytes32 sha256,string uri,uint64 epsilonMicro)"
 )
 
+_ACTIONS = "address[],uint256[],bytes[]"
 RELIED_ON = {
+    "ConsortiumGovernor": {
+        f"function propose({_ACTIONS},string) returns (uint256)",
+        f"function queue({_ACTIONS},bytes32) returns (uint256)",
+        f"function execute({_ACTIONS},bytes32) returns (uint256)",
+        f"function cancel({_ACTIONS},bytes32) returns (uint256)",
+        "function castVoteWithReason(uint256,uint8,string) returns (uint256)",
+        "function castVoteBySig(uint256,uint8,address,bytes) returns (uint256)",
+        "function state(uint256) view returns (uint8)",
+        "function proposalVotes(uint256) view returns (uint256,uint256,uint256)",
+        "function proposalDeadline(uint256) view returns (uint256)",
+        "function proposalEta(uint256) view returns (uint256)",
+        "function quorum(uint256) view returns (uint256)",
+        "function hasVoted(uint256,address) view returns (bool)",
+        "function nonces(address) view returns (uint256)",
+        "function getVotes(address,uint256) view returns (uint256)",
+        "function GRACE_S() view returns (uint256)",
+        "function setProposalGuardian(address)",
+        "event ProposalCreated(uint256,address,address[],uint256[],string[],bytes[],"
+        "uint256,uint256,string)",
+        "error ConsortiumGovernor_NoVote(address)",
+        "constructor(address,address,(uint48,uint32,uint48,uint16),address)",
+    },
+    "ConsortiumTimelock": {
+        f"function scheduleBatch({_ACTIONS},bytes32,bytes32,uint256)",
+        f"function executeBatch({_ACTIONS},bytes32,bytes32)",
+        "function grantRole(bytes32,address)",
+        "function revokeRole(bytes32,address)",
+        "function updateDelay(uint256)",
+        "function getMinDelay() view returns (uint256)",
+        "event RoleGranted(bytes32 indexed,address indexed,address indexed)",
+        "event RoleRevoked(bytes32 indexed,address indexed,address indexed)",
+        "constructor(address)",
+    },
     "Membership": {
         "function admit(address,address,bytes32,uint8) returns (uint256)",
         "function update(uint256,address,bytes32,uint8)",
@@ -61,7 +105,9 @@ RELIED_ON = {
         "function live() view returns (uint64,bytes32,uint64,uint64)",
         "function model(uint64) view returns (bytes32,uint64,uint64,uint64,bool)",
         "function releaseOf(uint64) view returns "
-        "((uint256,bytes32,bytes32,uint32,uint32,uint32,uint64,uint8))",
+        "((uint256,bytes32,bytes32,uint32,uint32,uint32,uint16,uint64,uint64,uint8))",
+        "function signaturesNeeded(uint64) view returns (uint256)",
+        "function earliestOpening() view returns (uint64)",
         "function isSigner(uint64,address) view returns (bool)",
         "function manifestOf(uint64,uint32) view returns (bytes32)",
         "function hasManifest(uint64,uint32) view returns (bool)",
@@ -71,8 +117,7 @@ RELIED_ON = {
         "function latestVersion() view returns (uint64)",
         "function epsilonSpentMicro() view returns (uint64)",
         "function epsilonCapMicro() view returns (uint64)",
-        "function activationDelayS() view returns (uint32)",
-        "function quorumBps() view returns (uint16)",
+        "function parameterStore() view returns (address)",
         "function membership() view returns (address)",
         "event ReleaseOpened(uint64 indexed,uint256 indexed,bytes32,bytes32,uint32,uint32,"
         "uint256[],uint256[])",
@@ -90,7 +135,64 @@ RELIED_ON = {
         "error ModelRegistry_ReleaseNotOpen(uint64)",
         "error ModelRegistry_RoundNotAscending(uint32,uint32)",
         "error ModelRegistry_NotGuardian(address)",
-        "constructor(address,address,uint16,uint32,uint64)",
+        "constructor(address,address,address)",
+    },
+    "ParameterStore": {
+        "function parameters() view returns (uint64[28],bool,uint64)",
+        "function governed() view returns (uint64[28])",
+        "function interim() view returns (uint64[28],uint64)",
+        "function snapshot() view returns (uint64[28],uint64[28],uint64,bool,uint64)",
+        "function lastSteered(uint8) view returns (uint64)",
+        "function sequence() view returns (uint64)",
+        "function set(uint8[],uint64[])",
+        "function steer(uint8[],uint64[])",
+        "function tighten(uint8[],uint64[])",
+        "function veto()",
+        "function pause()",
+        "function unpause()",
+        "function setGuardian(address)",
+        "function setSteward(address)",
+        "event ParametersChanged(uint64 indexed,uint64[28],bool)",
+        "event ParametersSteered(address indexed,uint8[],uint64[],uint64)",
+        "event ParametersTightened(address indexed,uint8[],uint64[])",
+        "event InterimEnded(address indexed)",
+        "event PauseChanged(address indexed,bool)",
+        "error ParameterRules_OutOfBounds(uint8,uint64,uint64,uint64)",
+        "error ParameterRules_JointlyAbsurd(uint8)",
+        "constructor(address,uint64[28])",
+    },
+    "RegistryBeacon": {
+        "function post(uint32[])",
+        "function quote(uint32[]) view returns (uint256)",
+        "function snapshot() view returns ((uint64,uint64,(uint64,uint64,uint64,uint64,bytes32)[],"
+        "uint64[28],uint64[28],uint64,bool,uint64))",
+        "function setMirror(uint32,bytes32)",
+        "function mirrorOf(uint32) view returns (bytes32)",
+        "function mailbox() view returns (address)",
+        "function registry() view returns (address)",
+        "function store() view returns (address)",
+        "function sequence() view returns (uint64)",
+        "event Posted(uint64 indexed,uint32 indexed,bytes32)",
+        "event MirrorChanged(uint32 indexed,bytes32,bytes32)",
+        "constructor(address,address,address,address)",
+    },
+    "RegistryMirror": {
+        "function live() view returns (uint64,bytes32,uint64,uint64)",
+        "function parameters() view returns (uint64[28],bool,uint64)",
+        "function listed() view returns ((uint64,uint64,uint64,uint64,bytes32)[])",
+        "function sequence() view returns (uint64)",
+        "function sentAt() view returns (uint64)",
+        "function handle(uint32,bytes32,bytes)",
+        "function interchainSecurityModule() view returns (address)",
+        "function mailbox() view returns (address)",
+        "function homeDomain() view returns (uint32)",
+        "function beacon() view returns (bytes32)",
+        # The same events as registry and store: an agent reads either alike.
+        "event ModelPublished(uint64 indexed,uint64 indexed,bytes32,uint64,uint64,string)",
+        "event ModelRevoked(uint64 indexed)",
+        "event ParametersChanged(uint64 indexed,uint64[28],bool)",
+        "event Mirrored(uint64 indexed,uint64)",
+        "constructor(address,uint32,bytes32,address)",
     },
     "LocalPriceFeed": {
         "function push(int256)",
@@ -165,12 +267,26 @@ def test_file_is_canonical_and_linked(name: str) -> None:
 
 def test_nobody_can_transfer_pause_or_upgrade() -> None:
     """The powers that must not exist are not in the interface either."""
-    for name in ("Membership", "ModelRegistry"):
+    for name in ("Membership", "ModelRegistry", "ParameterStore", "RegistryBeacon", "RegistryMirror"):
         functions = {e["name"] for e in shipped(name)["abi"] if e["type"] == "function"}
-        forbidden = {"pause", "unpause", "upgradeTo", "upgradeToAndCall", "initialize", "withdraw"}
+        forbidden = {"upgradeTo", "upgradeToAndCall", "initialize", "withdraw"}
+        if name != "ParameterStore":  # the one place from which everything is paused
+            forbidden |= {"pause", "unpause"}
         assert not functions & forbidden
         assert not any(e["type"] in ("receive", "fallback") for e in shipped(name)["abi"])
-        assert not any(e.get("stateMutability") == "payable" for e in shipped(name)["abi"])
+        paid = {e["name"] for e in shipped(name)["abi"] if e.get("stateMutability") == "payable"}
+        assert paid == ({"post"} if name == "RegistryBeacon" else set())
+
+
+def test_a_mirror_has_no_powers() -> None:
+    """Besides its mailbox's `handle` nothing changes it, and it has no owner."""
+    changing = {
+        e["name"]
+        for e in shipped("RegistryMirror")["abi"]
+        if e["type"] == "function" and e["stateMutability"] not in ("view", "pure")
+    }
+    assert changing == {"handle"}
+    assert "owner" not in {e.get("name") for e in shipped("RegistryMirror")["abi"]}
 
 
 def test_publication_type_is_compiled_in() -> None:

@@ -39,6 +39,7 @@ ROOM_RANK = {  # an import may only point to a strictly lower rank, or stay in i
     "artifact": 1,
     "bundle": 1,
     "protocol": 2,
+    "governed": 2,
     "learning": 2,
     "risk": 2,
     "channel": 3,
@@ -46,6 +47,7 @@ ROOM_RANK = {  # an import may only point to a strictly lower rank, or stay in i
     "venues": 3,
     "trading": 3,
     "journal": 3,
+    "steering": 3,
     "chain": 4,
     "agent": 4,
     "replay": 5,
@@ -53,6 +55,7 @@ ROOM_RANK = {  # an import may only point to a strictly lower rank, or stay in i
     "devnet": 5,
     "data": 9,
     "dashboard": 8,
+    "voting": 8,
     "cli": 9,
 }
 

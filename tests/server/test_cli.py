@@ -114,8 +114,18 @@ def test_an_unreachable_node_is_one_sentence(tmp_path):
     assert "Traceback" not in gone.stderr
 
 
+def test_deploy_prints_a_template_and_names_what_is_missing(tmp_path):
+    printed = coordinator("deploy", "--template")
+    assert printed.stdout.startswith("# The plan of a deployment")
+    one_sentence(coordinator("deploy"), "--plan", "--template")
+    plan = tmp_path / "deployment.toml"
+    plan.write_text(printed.stdout)
+    one_sentence(coordinator("deploy", "--plan", plan), "seats.0", "zero address")
+    one_sentence(coordinator("deploy", "--plan", tmp_path / "none"), "cannot read")
+
+
 def test_help_teaches_and_loads_nothing_heavy():
-    for words in ((), ("init",), ("terms",), ("run",), ("up",), ("live",)):
+    for words in ((), ("init",), ("terms",), ("run",), ("up",), ("live",), ("deploy",), ("gov",)):
         assert coordinator(*words, "--help").returncode == 0
     code = (
         "import sys, server.cli; "

@@ -194,3 +194,16 @@ def test_what_was_fetched_runs_and_is_what_it_says(devnet):
     version = subprocess.run([fetched.anvil, "--version"], capture_output=True, text=True)
     assert artifacts.ANVIL_VERSION in version.stdout
     assert len(fetched.contract(artifacts.CORE, "UniswapV3Factory.sol").code) > 20_000
+
+
+def test_typechain_factories_are_read_and_not_run(tmp_path):
+    folder = tmp_path / "some__pkg@1.0.0" / "dist/typechain/factories/contracts/hooks"
+    folder.mkdir(parents=True)
+    found = artifacts.Artifacts(tmp_path, tmp_path / "anvil")
+    path = folder / "Thing__factory.js"
+    path.write_text('throw 1;\nconst _bytecode = "0x6001ab";\n')
+    assert found.factory("some/pkg@1.0.0", "hooks/Thing").code == bytes.fromhex("6001ab")
+    for wrong in ('const _bytecode = "0x600";', 'const _bytecode = "0x__$lib$__";', "", "x"):
+        path.write_text(wrong)
+        with pytest.raises(Unavailable, match="no bytecode"):
+            found.factory("some/pkg@1.0.0", "hooks/Thing")

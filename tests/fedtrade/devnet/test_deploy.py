@@ -4,9 +4,11 @@ import pytest
 
 from fedtrade.chain.contracts import Membership, ModelRegistry
 from fedtrade.chain.conversation import ask, read
+from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.chain.pools import oracle_answer, pool_snapshot
 from fedtrade.devnet import accounts
 from fedtrade.devnet.deploy import MARKETS, Genesis, Reverted, _created, send
+from fedtrade.governed import Governed
 from fedtrade.venues.codec import Call, Function
 from fedtrade.venues.uniswap_v3 import full_range
 
@@ -58,21 +60,23 @@ def test_tokens_and_feed_are_as_described(place):
 
 def test_our_contracts_are_empty_and_governed(place):
     _, known, rpc, block = place
-    owner, guarded = Function("owner()", "(address)"), Function("quorumBps()", "(uint16)")
+    owner = Function("owner()", "(address)")
     registry = ModelRegistry(known.model_registry)
-    (first,), (second,), (quorum,) = ask(
+    store = ParameterStore(ask(rpc, registry.parameter_store()))
+    (first,), (second,), (third,) = ask(
         rpc,
         read(
-            [
-                (known.membership, owner, ()),
-                (known.model_registry, owner, ()),
-                (known.model_registry, guarded, ()),
-            ],
+            [(at, owner, ()) for at in (known.membership, known.model_registry, store.address)],
             block,
         ),
     )
-    assert first == second == accounts.GOVERNOR.lower()
-    assert quorum == 6667
+    assert first == second == third == known.decided_here.timelock.lower()
+    assert store.address == known.parameters
+    standing = ask(rpc, store.parameters())
+    assert not standing.paused
+    assert standing.governed == Governed(
+        quorum_bps=6667, activation_delay_s=30, epsilon_total_micro=20_000_000
+    )
     assert ask(rpc, registry.live()).version == 0
     assert ask(rpc, registry.epsilon_micro()) == (0, 20_000_000)
     assert ask(rpc, Membership(known.membership).member_count()) == 0
@@ -96,7 +100,7 @@ def test_accounts_are_the_nodes_own(place):
     unlocked = {account.lower() for account in rpc.call("eth_accounts")}
     named = {value.lower() for name, value in vars(accounts).items() if name.isupper()}
     assert named < unlocked
-    assert len(named) == 6
+    assert len(named) == 8
 
 
 @pytest.mark.parametrize(
