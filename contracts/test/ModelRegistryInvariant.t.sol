@@ -466,20 +466,21 @@ contract ModelRegistryInvariantTest is Fixture {
         actors.abandon(8);
         assertEq(actors.open(), 0);
 
-        actors.govern(3, 1 hours + 1); // an interval, then a pause: neither opens
-        actors.publishHonestly(EPSILON_MICRO);
+        actors.govern(3, 1 hours + 1);
+        actors.openRelease(0, 1, 0);
+        assertEq(actors.open(), 0); // the interval is not over
+        actors.wait(1);
         actors.openRelease(0, 1, 0);
         assertEq(actors.open(), 5);
         actors.govern(4, 0);
         actors.publishHonestly(EPSILON_MICRO);
-        assertEq(actors.allPublished().length, 3);
+        assertEq(actors.allPublished().length, 3); // paused
         actors.govern(0, 10_000);
+        actors.publishSomehow(1, EPSILON_MICRO, 0x1f, 0);
         actors.publishHonestly(EPSILON_MICRO);
-        actors.openRelease(0, 1, 0);
-        assertEq(actors.open(), 0);
         assertEq(actors.allPublished().length, 4);
-        actors.wait(1 hours + 1);
-        actors.govern(2, 3);
+        actors.wait(2 hours - 1);
+        actors.govern(2, 1);
         actors.govern(1, 0);
         actors.openRelease(0, 1, 0);
         assertEq(actors.open(), 6);
