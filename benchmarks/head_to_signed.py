@@ -40,7 +40,7 @@ from fedtrade.chain.contracts import Membership, ModelRegistry
 from fedtrade.chain.conversation import ask
 from fedtrade.chain.deployment import ChainDeployment, Deployment
 from fedtrade.chain.pools import holdings, pool_snapshot
-from fedtrade.devnet.accounts import ARBITRAGEUR, GOVERNOR, OPERATOR
+from fedtrade.devnet.accounts import ARBITRAGEUR, OPERATOR
 from fedtrade.devnet.anvil import Anvil
 from fedtrade.devnet.net import Devnet
 from fedtrade.errors import Fault
@@ -225,7 +225,7 @@ def _prepare(scene: Scene) -> Scene:
         membership.admit(member.address, member.address, b"\0" * 32, 1),
         membership.admit(OPERATOR, OPERATOR, b"\0" * 32, 4),
     ):
-        transact(chain.name, GOVERNOR, call)
+        scene.devnet.govern(chain.name, call)
     transact(chain.name, OPERATOR, registry.open_release(1, b"\1" * 32, "00" * 32, 5, [1], []))
     sha256 = artifact.sha256_of(data)
     digest = ask(scene.devnet.rpc(chain.name), registry.digest(1, 1, sha256, "file:a", 1000))

@@ -50,7 +50,7 @@ class PlainLoop:
             chain.position_manager, _packaged("NonfungiblePositionManager.sol")
         )
         self._feed = self._contract(chain.price_feed, _own("LocalPriceFeed"))
-        self._registry = self._contract(chain.model_registry, _own("ModelRegistry"))
+        self._registry = self._contract(chain.registry, _own("ModelRegistry"))
         self._tokens = [
             self._contract(token.address, _own("DevToken")) for token in (chain.base, chain.quote)
         ]

@@ -14,8 +14,10 @@ import typer
 
 from fedtrade.console import leave_cleanly
 from fedtrade.errors import BadInput
+from fedtrade.voting import group, voting
 
 if TYPE_CHECKING:
+    from clients.keys import VotingKey
     from clients.settings import MemberSettings
 
 app = typer.Typer(
@@ -24,13 +26,23 @@ app = typer.Typer(
         "Train without showing your book, keep your own account of ε, and run your agents.\n\n"
         "**init** makes keys and a settings file; **check** reads it and your "
         "positions; **train** takes part in releases; **status** says what was "
-        "spent."
+        "spent. With **gov** members decide together, and **vote** is your say."
     ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _key(folder: Path) -> VotingKey:
+    from clients.keys import MemberKeys, VotingKey
+
+    return VotingKey(MemberKeys.load(folder))
+
+
+app.add_typer(group(_key))
+app.command("vote")(voting(_key))
 
 Settings = Annotated[Path, typer.Argument(help="This party's settings; `init` writes the file.")]
 MEMBER_TOML = Path("member.toml")

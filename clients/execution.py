@@ -197,7 +197,7 @@ class Execution:
                 models.published[event.version] = event
             elif isinstance(event, ModelRevoked):
                 models.revoked.add(event.version)
-        refuse_model(self.chain.model_registry, models, self._sha256, head.timestamp_s)
+        refuse_model(self.chain.registry, models, self._sha256, head.timestamp_s)
 
     def _start(self, head: Head) -> Agent:
         """Begin a life in the journal: start record, agent, bars of before."""

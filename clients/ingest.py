@@ -99,7 +99,7 @@ class Ingest:
         self._since = since_block
         self._told: OrderedDict[int, Head] = OrderedDict()
         self._filter = {
-            "address": [chain.pool, chain.price_feed, chain.model_registry],
+            "address": [chain.pool, chain.price_feed, chain.registry],
             "topics": [list(TOPICS)],
         }
 
@@ -164,7 +164,7 @@ class Ingest:
 
     async def models(self, node: Node, block: int) -> list[Event]:
         """Everything that the registry has said up to a block."""
-        asked = {"address": self._chain.model_registry, "topics": [list(model_registry.TOPICS)]}
+        asked = {"address": self._chain.registry, "topics": [list(model_registry.TOPICS)]}
         logs = await self._logs(node, asked, self._chain.from_block, block)
         return [e for e in self._decode(logs) if isinstance(e, ModelPublished | ModelRevoked)]
 
@@ -223,7 +223,7 @@ class Ingest:
                 event = uniswap_v3.decode(log)
             elif address == chain.price_feed.lower():
                 event = price_feed.decode(log, chain.feed_decimals)
-            elif address == chain.model_registry.lower():
+            elif address == chain.registry.lower():
                 event = model_registry.decode(log)
             if event is not None:
                 events.append(event)

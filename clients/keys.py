@@ -176,6 +176,24 @@ class MemberKeys:
         raise KeyWithheld
 
 
+class VotingKey:
+    """A member's signing key as governance uses it: it votes, and pays for what it sends."""
+
+    __slots__ = ("_keys", "address")
+
+    def __init__(self, keys: MemberKeys) -> None:
+        self._keys = keys
+        self.address = keys.address
+
+    def sign_transaction(self, transaction: Mapping[str, object]) -> bytes:
+        """The raw bytes of a signed EIP-1559 transaction."""
+        return self._keys.sign_transaction(transaction)[0]
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """r ‖ s ‖ v of a 32-byte digest."""
+        return self._keys.sign_digest(digest)
+
+
 def checksum_address(address: bytes) -> str:
     """EIP-55 spelling of a 20-byte address."""
     plain = address.hex()
@@ -314,4 +332,4 @@ def _read_private(path: Path) -> bytes:
         return file.read(_MAX_FILE_BYTES)
 
 
-__all__ = ["KEY_FILE", "KeyWithheld", "MemberKeys", "checksum_address"]
+__all__ = ["KEY_FILE", "KeyWithheld", "MemberKeys", "VotingKey", "checksum_address"]

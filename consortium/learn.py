@@ -26,7 +26,6 @@ from fedtrade.artifact import Arrays, load, sha256_of, unflatten
 from fedtrade.chain.contracts import COORDINATOR, HELPER, MEMBER, Membership
 from fedtrade.chain.conversation import ask
 from fedtrade.dashboard import Epsilon, RoundPoint, Score, SoloScore
-from fedtrade.devnet.accounts import GOVERNOR
 from fedtrade.devnet.net import Devnet
 from fedtrade.errors import Fault
 from fedtrade.learning import baseline, evaluation
@@ -116,9 +115,9 @@ def found(
         for place, k in enumerate(keys):
             roles = MEMBER | (HELPER if place < committee else 0)
             call = membership.admit(k.address, k.address, k.x25519_public, roles)
-            devnet.transact(chain.name, GOVERNOR, call)
+            devnet.govern(chain.name, call)
         call = membership.admit(coordinator.address, coordinator.address, bytes(32), COORDINATOR)
-        devnet.transact(chain.name, GOVERNOR, call)
+        devnet.govern(chain.name, call)
     books = []
     home = devnet.deployment.chain(devnet.deployment.home)
     for who, k in zip(CONSORTIUM, keys, strict=True):

@@ -14,10 +14,12 @@ import typer
 
 from fedtrade.console import leave_cleanly
 from fedtrade.errors import BadInput
+from fedtrade.voting import group
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from server.keys import CoordinatorKeys
     from server.operation import Operation, Report
     from server.settings import CoordinatorSettings
     from server.superlink import SuperLink
@@ -28,13 +30,23 @@ app = typer.Typer(
         "Run rounds that nobody has to trust you for, and publish what members have signed.\n\n"
         "**init** makes key, certificates and a settings file; **terms** draws up the release; "
         "**run** drives it from its first round to its published hash; **up** keeps Flower's "
-        "SuperLink behind its gate; **live** shows what is published."
+        "SuperLink behind its gate; **live** shows what is published. **deploy** founds a consortium "
+        "on-chain, and with **gov** its members decide."
     ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _key(folder: Path) -> CoordinatorKeys:
+    from server.keys import CoordinatorKeys
+
+    return CoordinatorKeys.load(folder)
+
+
+app.add_typer(group(_key))
 
 Settings = Annotated[Path, typer.Argument(help="The coordinator's settings; `init` writes them.")]
 COORDINATOR_TOML: Final = Path("coordinator.toml")
@@ -235,6 +247,47 @@ def live(
             chain.name, str(model.version), model.sha256 if known else "none is live", epsilon
         )
     Console().print(table)
+
+
+@app.command()
+def deploy(
+    plan: Annotated[
+        Path | None, typer.Option(help="What to deploy, as TOML; --template shows how.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where to write the deployment file.")] = Path(
+        "deployment.json"
+    ),
+    keys: Annotated[Path, typer.Option(help="Folder of the key that deploys and pays.")] = Path(),
+    template: Annotated[
+        bool, typer.Option("--template", help="Print a plan to fill in, and do nothing.")
+    ] = False,
+) -> None:
+    """Found a consortium on-chain: members, parameters, registry, governor and timelock.
+
+    Can be killed and started again at any time: it goes on where it stopped (OUT.steps), and never
+    creates anything twice. In the end everything belongs to the timelock, the key that deployed has
+    no power left, and both are read from the chain before the deployment file is written. Takes
+    some 20 million gas and 200,000 for each seat.
+    """
+    from fedtrade.chain.plan import PLAN_TEMPLATE, DeploymentPlan
+
+    if template:
+        typer.echo(PLAN_TEMPLATE, nl=False)
+        return
+    if plan is None:
+        raise BadInput("--plan", "there is none", "`deploy --template` prints one to fill in")
+    from fedtrade.chain.deploying import deploy as carry_out
+    from server.keys import CoordinatorKeys
+
+    loaded, signer = DeploymentPlan.load(plan), CoordinatorKeys.load(keys)
+    deployment = carry_out(loaded, out, signer, lambda step: typer.echo(step, err=True))
+    at = deployment.chain(deployment.home).decided_here
+    for name, address in at.model_dump(exclude_none=True).items():
+        typer.echo(f"{address}  {name.replace('_', ' ')}")
+    typer.echo(
+        f"The timelock owns it all, and {signer.address} has no power left, as read from the chain. "
+        f"{out}: give it to every party."
+    )
 
 
 def _running_superlink(settings: CoordinatorSettings) -> SuperLink:

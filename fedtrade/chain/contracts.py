@@ -30,12 +30,18 @@ MEMBER: Final = 1
 HELPER: Final = 2
 COORDINATOR: Final = 4
 
-CONTRACTS: Final = ("Membership", "ModelRegistry", "ParameterStore", "LocalPriceFeed", "DevToken")
+CONTRACTS: Final = (
+    "ConsortiumGovernor",
+    "ConsortiumTimelock",
+    "DevToken",
+    "LocalPriceFeed",
+    "Membership",
+    "ModelRegistry",
+    "ParameterStore",
+)
 
 _SEAT_TYPE: Final = "(address,address,bytes32,uint8)"
-_RELEASE_TYPE: Final = (
-    "(uint256,bytes32,bytes32,uint32,uint32,uint32,uint16,uint64,uint64,uint8)"
-)
+_RELEASE_TYPE: Final = "(uint256,bytes32,bytes32,uint32,uint32,uint32,uint16,uint64,uint64,uint8)"
 
 ADMIT: Final = Function("admit(address,address,bytes32,uint8)", "(uint256)")
 UPDATE: Final = Function("update(uint256,address,bytes32,uint8)")

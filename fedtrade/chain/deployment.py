@@ -45,15 +45,24 @@ class TokenAt(_Strict):
         return Token(self.address, self.symbol, self.decimals)
 
 
-class ChainDeployment(_Strict):
-    """One chain: its node, our contracts, the pool and the venue that the pool belongs to."""
+class ConsortiumAt(_Strict):
+    """The contracts with which a consortium decides. The home chain has them."""
+
+    membership: Address
+    parameter_store: Address
+    model_registry: Address
+    timelock: Address
+    """Owns the others; what the governor has passed is carried out by it."""
+    governor: Address
+
+
+class ChainSite(_Strict):
+    """One chain before anything of ours stands on it: its node, a pool and the venue of the pool."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
     chain_id: int = Field(gt=0)
     rpc_url: str = Field(pattern=r"^https?://")
     ws_url: str = Field(pattern=r"^wss?://")
-    membership: Address
-    model_registry: Address
     price_feed: Address
     feed_decimals: int = Field(ge=0, le=36)
     base: TokenAt
@@ -67,8 +76,6 @@ class ChainDeployment(_Strict):
     position_manager: Address
     swap_router: Address
     quoter: Address
-    from_block: int = Field(default=0, ge=0)
-    """No log of ours is older: where a reader of registry events begins."""
     keeps_time: bool = True
     """Whether the newest block carries the time of day. False for local chains, which play recorded
     days; on all others an agent refuses a node that is behind or ahead of its own clock."""
@@ -87,6 +94,37 @@ class ChainDeployment(_Strict):
         return PoolKey(self.pool, token0, token1, self.fee_pips, self.tick_spacing, base_is_token0)
 
 
+class ChainDeployment(ChainSite):
+    """One chain with our contracts: what its agents read, and on the home chain what is decided."""
+
+    registry: Address
+    """Says which model is live: the ModelRegistry on the home chain, a RegistryMirror elsewhere."""
+    parameters: Address
+    """Says what is in force: the ParameterStore on the home chain, a RegistryMirror elsewhere."""
+    consortium: ConsortiumAt | None = None
+    from_block: int = Field(default=0, ge=0)
+    """No log of ours is older: where a reader of registry and governor events begins."""
+
+    @property
+    def decided_here(self) -> ConsortiumAt:
+        """The consortium's contracts. Raises BadInput on a chain that only follows."""
+        if self.consortium is None:
+            raise BadInput(
+                f"chain {self.name}",
+                "the consortium does not decide on this chain",
+                "Use the home chain of the deployment.",
+            )
+        return self.consortium
+
+    @property
+    def membership(self) -> str:
+        return self.decided_here.membership
+
+    @property
+    def model_registry(self) -> str:
+        return self.decided_here.model_registry
+
+
 class Deployment(_Strict):
     """All chains. The home chain has the manifests and is where releases are opened."""
 
@@ -101,6 +139,8 @@ class Deployment(_Strict):
             raise ValueError("two chains have the same name or chain id")
         if self.home not in names:
             raise ValueError(f"home chain {self.home!r} is not among the chains")
+        if self.chain(self.home).consortium is None:
+            raise ValueError(f"home chain {self.home!r} has no contracts of the consortium")
         return self
 
     def chain(self, name: str) -> ChainDeployment:

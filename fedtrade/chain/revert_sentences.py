@@ -79,5 +79,33 @@ SENTENCES: Final[dict[str, str]] = {
     "ParameterStore_NothingTighter": "nothing would be tighter than it is",
     "LocalPriceFeed_NotOperator": "{caller} is not the feed's operator",
     "LocalPriceFeed_NoData": "the feed has no round {roundId}",
+    "ConsortiumGovernor_NoContract": "there is no contract at {given}",
+    "ConsortiumGovernor_VotingDelayTooLong": "a voting delay of {delayS} s is above {limitS} s",
+    "ConsortiumGovernor_VotingPeriodOutOfRange": "a voting period of {periodS} s is not in {minS} s "
+    "to {maxS} s",
+    "ConsortiumGovernor_QuorumOutOfRange": "a quorum of {quorumBps} bps is not in {minBps} to 10000",
+    "ConsortiumGovernor_ThresholdFixed": "one vote is enough to propose, for ever",
+    "ConsortiumGovernor_TimelockFixed": "the timelock cannot be replaced; give another governor its "
+    "roles instead",
+    "ConsortiumGovernor_NoRelay": "the governor calls nothing but its timelock",
+    "ConsortiumGovernor_NoVote": "{voter} had no vote when voting began; the account of a member's "
+    "seat has one, or whom it delegated to",
+    "ConsortiumGovernor_GuardianCannotStay": "a guardian cannot cancel the proposal that does nothing "
+    "but replace it",
+    "ConsortiumTimelock_DelayOutOfRange": "a delay of {delayS} s is not in {minS} s to {maxS} s",
+    "GovernorInsufficientProposerVotes": "{proposer} has {votes} votes and {threshold} is needed to "
+    "propose; the account of a member's seat has one, or whom it delegated to",
+    "GovernorNonexistentProposal": "there is no proposal {proposalId}",
+    "GovernorUnexpectedProposalState": "the proposal is in state {current}, which does not allow this "
+    "(0 pending, 1 active, 2 canceled, 3 defeated, 4 succeeded, 5 queued, 6 expired, 7 executed)",
+    "GovernorAlreadyCastVote": "{voter} has voted already",
+    "GovernorInvalidSignature": "the signature is not {voter}'s over this ballot, or it was handed in "
+    "before",
+    "GovernorUnableToCancel": "{account} may not cancel it: its proposer may until voting begins, the "
+    "guardian until it is executed",
+    "GovernorOnlyExecutor": "only the timelock may do this, by a proposal",
+    "TimelockUnexpectedOperationState": "the operation has not waited for its delay, or was carried "
+    "out or canceled",
+    "AccessControlUnauthorizedAccount": "{account} lacks the role {neededRole}",
     "OwnableUnauthorizedAccount": "{account} is not the owner",
 }

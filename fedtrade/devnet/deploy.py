@@ -1,9 +1,9 @@
 """What is deployed on a local chain, and in which order.
 
 Real: Uniswap v3 (factory, descriptor, position manager, router, quoter) from the pinned packages,
-and our own Membership, ParameterStore and ModelRegistry. Stand-ins: four tokens (`DevToken`) and the price feed
-(`LocalPriceFeed`), written by one operator in place of an oracle committee. The tokens are no
-wrapped native tokens, so the venue's native-token paths are unused.
+and our own consortium, founded by the deployer of every other chain. Stand-ins: four tokens
+(`DevToken`) and the price feed (`LocalPriceFeed`), written by one operator in place of an oracle
+committee. The tokens are no wrapped native tokens, so the venue's native-token paths are unused.
 
 The pool starts at the plan's price with one full-range position of a background LP under it, which
 is the market's depth. Time starts at `Genesis.start_s`, so that simulated market time is chain time.
@@ -21,20 +21,26 @@ from eth_abi.abi import encode
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from fedtrade.chain.contracts import CONTRACTS
+from fedtrade.chain.deploying import Deployer, create_consortium, hand_over, verify
 from fedtrade.chain.deployment import ChainDeployment, TokenAt
-from fedtrade.chain.rpc import NodeRefused, Rpc
+from fedtrade.chain.plan import FoundingPlan, GovernancePlan
+from fedtrade.chain.rpc import NodeRefused, Rpc, from_hex
+from fedtrade.chain.steps import Steps
+from fedtrade.chain.transacting import Transaction
 from fedtrade.devnet.accounts import (
     ARBITRAGEUR,
     BACKGROUND_LP,
     GOVERNOR,
+    GUARDIAN,
     NOISE_TRADER,
     OPERATOR,
     STATIC_LP,
+    STEWARD,
 )
 from fedtrade.devnet.anvil import Anvil
 from fedtrade.devnet.artifacts import CORE, PERIPHERY, Artifacts
 from fedtrade.errors import Fault
-from fedtrade.governed import Governed
 from fedtrade.venues.codec import Call, Function, quantity
 from fedtrade.venues.uniswap_v3 import (
     CREATE_POOL,
@@ -76,10 +82,26 @@ class Genesis:
     """Time of the first block: 2025-06-12 00:00 UTC, where the training data end."""
     depth_quote: int = 20_000_000
     """Whole quote units on each side of the background LP's full range."""
-    quorum_bps: int = 6667
     activation_delay_s: int = 30
-    epsilon_cap_micro: int = 20_000_000
+    """Shorter than the default of the parameter: a rehearsal does not wait for a day."""
+    voting_s: int = 300
+    """Of the governor: how long votes are taken; they begin, and what is passed waits, a fifth."""
     home: str = "aster"
+
+    def founding(self) -> FoundingPlan:
+        """The consortium of each chain, without a seat yet."""
+        fifth = self.voting_s // 5
+        how = GovernancePlan(
+            voting_delay_s=fifth,
+            voting_period_s=self.voting_s,
+            late_quorum_s=fifth,
+            timelock_delay_s=fifth,
+            guardian=GUARDIAN,
+            steward=STEWARD,
+        )
+        return FoundingPlan(
+            governance=how, parameters={"activationDelayS": self.activation_delay_s}
+        )
 
 
 MARKETS: Final = (
@@ -102,10 +124,7 @@ class Reverted(Fault):
 def contract_files() -> dict[str, bytes]:
     """Our compiled contracts as shipped: name to file content."""
     folder = files("fedtrade.chain") / "abi"
-    return {
-        name: (folder / f"{name}.json").read_bytes()
-        for name in ("DevToken", "LocalPriceFeed", "Membership", "ModelRegistry", "ParameterStore")
-    }
+    return {name: (folder / f"{name}.json").read_bytes() for name in CONTRACTS}
 
 
 def send(rpc: Rpc, sender: str, call: Call, gas: int = GAS) -> dict[str, Any]:
@@ -136,19 +155,12 @@ def deploy_chain(
     )
     swap_router = deployer.uniswap(PERIPHERY, "SwapRouter.sol", venue)
     quoter = deployer.uniswap(PERIPHERY, "lens/QuoterV2.sol", venue)
-    membership = deployer.ours("Membership", encode(["address"], [GOVERNOR]))
-    parameters = Governed(
-        quorum_bps=genesis.quorum_bps,
-        activation_delay_s=genesis.activation_delay_s,
-        epsilon_total_micro=genesis.epsilon_cap_micro,
-    )
-    store = deployer.ours(
-        "ParameterStore", encode(["address", "uint64[28]"], [GOVERNOR, parameters.values])
-    )
-    registry = deployer.ours(
-        "ModelRegistry",
-        encode(["address", "address", "address"], [membership, store, GOVERNOR]),
-    )
+    founding = genesis.founding()
+    founder = Deployer(chain.rpc, plan.name, plan.chain_id, Unlocked(chain.rpc, GOVERNOR), Steps())
+    consortium = create_consortium(founder, founding)
+    hand_over(founder, consortium, founding)
+    from_block = founder.done["timelock"].block
+    verify(chain.rpc, plan.name, consortium, founding, from_block)
     answer = round(plan.price * 10**FEED_DECIMALS)
     described = encode(
         ["uint8", "string", "int256"], [FEED_DECIMALS, f"{plan.symbol} / USDC", answer]
@@ -160,8 +172,10 @@ def deploy_chain(
         chain_id=plan.chain_id,
         rpc_url=chain.url,
         ws_url=chain.ws_url,
-        membership=membership,
-        model_registry=registry,
+        registry=consortium.model_registry,
+        parameters=consortium.parameter_store,
+        consortium=consortium,
+        from_block=from_block,
         price_feed=feed,
         feed_decimals=FEED_DECIMALS,
         base=base,
@@ -185,6 +199,24 @@ def mint_tokens(rpc: Rpc, token: TokenAt, account: str, whole_units: float) -> i
     amount = round(Fraction(whole_units) * Fraction(10) ** token.decimals)
     send(rpc, GOVERNOR, Call(token.address, MINT_TOKEN.encode(account, amount)))
     return amount
+
+
+class Unlocked:
+    """An account for which the node of a local chain signs."""
+
+    def __init__(self, rpc: Rpc, address: str) -> None:
+        self.address = address
+        self._rpc = rpc
+
+    def sign_transaction(self, transaction: Transaction) -> bytes:
+        """The raw bytes of a signed transaction."""
+        body = {
+            name: hex(value) if isinstance(value, int) else value
+            for name, value in transaction.items()
+            if name != "data"
+        }
+        body |= {"from": self.address, "data": "0x" + transaction["data"].hex()}
+        return from_hex(self._rpc.call("eth_signTransaction", body))
 
 
 class _Deployer:

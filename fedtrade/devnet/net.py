@@ -26,7 +26,7 @@ from fedtrade.devnet.deploy import (
 )
 from fedtrade.devnet.states import deployed_states
 from fedtrade.errors import BadInput
-from fedtrade.venues.codec import Call
+from fedtrade.venues.codec import Call, quantity
 
 
 class Devnet:
@@ -118,6 +118,19 @@ class Devnet:
         except NodeRefused as error:
             raise explain(error) from error
         return send(self.rpc(chain), sender, call)
+
+    def govern(self, chain: str, call: Call) -> dict[str, Any]:
+        """Have the chain's timelock make a call, as if members had passed it; needs automine.
+
+        A stand-in for proposal, votes and delay (`fedtrade.chain.governing` has the real way), and
+        possible on local chains only. A revert is a Refusal that says why.
+        """
+        timelock = self.deployment.chain(chain).decided_here.timelock
+        anvil = self.anvil(chain)
+        anvil.impersonate(timelock)
+        if not quantity(anvil.rpc.call("eth_getBalance", timelock, "latest")):
+            anvil.set_balance(timelock, 10**20)
+        return self.transact(chain, timelock, call)
 
     @property
     def running(self) -> bool:

@@ -28,7 +28,11 @@ _SOURCES: Final = (
     ("fedtrade.devnet", "deploy.py"),
     ("fedtrade", "governed.py"),
     ("fedtrade.venues", "uniswap_v3.py"),
+    ("fedtrade.chain", "deploying.py"),
     ("fedtrade.chain", "deployment.py"),
+    ("fedtrade.chain", "plan.py"),
+    ("fedtrade.venues", "governance.py"),
+    ("fedtrade", "governed.py"),
 )
 
 

@@ -142,12 +142,14 @@ def test_deployments(tmp_path):
     token = {"symbol": "T", "decimals": 18}
     one = {
         "name": "aster", "chain_id": 1, "rpc_url": "http://x", "ws_url": "ws://x",
-        "membership": next(address), "model_registry": next(address), "price_feed": next(address),
+        "registry": next(address), "parameters": next(address), "price_feed": next(address),
         "feed_decimals": 8, "base": {**token, "address": next(address)},
         "quote": {**token, "address": next(address)}, "pool": next(address), "fee_pips": 3000,
         "tick_spacing": 60, "factory": next(address), "position_manager": next(address),
         "swap_router": next(address), "quoter": next(address),
     }  # fmt: skip
+    names = ("membership", "parameter_store", "model_registry", "timelock", "governor")
+    one["consortium"] = {name: next(address) for name in names}
     good = json.dumps({"chains": [one], "home": "aster"}).encode()
     path = tmp_path / "deployment.json"
     parse = of_file(path, lambda: Deployment.load(path).chain("aster").pool_key())

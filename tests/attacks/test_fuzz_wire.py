@@ -195,7 +195,7 @@ def chain():
     token = {"symbol": "T", "decimals": 18}
     return ChainDeployment(
         name="aster", chain_id=1, rpc_url="http://x", ws_url="ws://x",
-        membership="0x" + "01" * 20, model_registry="0x" + "02" * 20, price_feed="0x" + "03" * 20,
+        registry="0x" + "02" * 20, parameters="0x" + "01" * 20, price_feed="0x" + "03" * 20,
         feed_decimals=8, base={**token, "address": "0x" + "04" * 20},
         quote={**token, "address": "0x" + "05" * 20}, pool="0x" + "06" * 20, fee_pips=3000,
         tick_spacing=60, factory="0x" + "07" * 20, position_manager="0x" + "08" * 20,
@@ -260,8 +260,8 @@ def logs():
     c = chain()
     of = {
         uniswap_v3.SWAP: c.pool, uniswap_v3.MINT: c.pool, uniswap_v3.BURN: c.pool,
-        price_feed.ANSWER_UPDATED: c.price_feed, MODEL_PUBLISHED: c.model_registry,
-        MODEL_REVOKED: c.model_registry,
+        price_feed.ANSWER_UPDATED: c.price_feed, MODEL_PUBLISHED: c.registry,
+        MODEL_REVOKED: c.registry,
     }  # fmt: skip
     return [
         log_of(

@@ -29,7 +29,7 @@ from fedtrade.chain.contracts import Membership, ModelRegistry
 from fedtrade.chain.conversation import ask
 from fedtrade.chain.deployment import Deployment
 from fedtrade.chain.pools import holdings, pool_snapshot
-from fedtrade.devnet.accounts import ARBITRAGEUR, GOVERNOR, OPERATOR
+from fedtrade.devnet.accounts import ARBITRAGEUR, GUARDIAN, OPERATOR
 from fedtrade.journal import Reader, replay
 from fedtrade.learning.features import FEATURES
 from fedtrade.learning.windows import HEADS, HORIZON_S
@@ -237,7 +237,7 @@ def desk(chain: Any, tmp_path: Path) -> Iterator[Desk]:
         membership.admit(OPERATOR, OPERATOR, b"\0" * 32, 4),
     ]
     for call in admit:
-        chain.devnet.transact(known.name, GOVERNOR, call)
+        chain.devnet.govern(known.name, call)
     publish(chain, member, 1, artifact.sha256_of(data))
     keys = MemberKeys.create(tmp_path / "keys")
     chain.devnet.fund(known.name, keys.address, native_wei=10**20, base=20.0, quote=80_000.0)
@@ -358,7 +358,7 @@ def test_a_model_that_is_not_the_live_one_sends_nothing(desk: Desk, case: str) -
         said = "unpublished"
     else:
         call = ModelRegistry(desk.chain.deployment.model_registry).revoke(1)
-        desk.chain.devnet.transact(desk.chain.deployment.name, GOVERNOR, call)
+        desk.chain.devnet.transact(desk.chain.deployment.name, GUARDIAN, call)
         said = "revoked; live there is no model"
     desk.start()
     assert desk.process is not None

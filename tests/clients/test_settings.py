@@ -16,7 +16,7 @@ from clients.settings import (
     HelperPolicy,
     MemberSettings,
 )
-from fedtrade.chain.deployment import ChainDeployment, Deployment, TokenAt
+from fedtrade.chain.deployment import ChainDeployment, ConsortiumAt, Deployment, TokenAt
 from fedtrade.errors import BadInput, Refusal
 
 GOOD = """
@@ -44,9 +44,13 @@ def address(n: int) -> str:
 
 
 def written(tmp_path: Path, text: str = GOOD) -> Path:
+    consortium = ConsortiumAt(
+        membership=address(1), parameter_store=address(11), model_registry=address(2),
+        timelock=address(12), governor=address(13),
+    )  # fmt: skip
     chain = ChainDeployment(
-        name="aster", chain_id=1, rpc_url="http://x", ws_url="ws://x", membership=address(1),
-        model_registry=address(2), price_feed=address(3), feed_decimals=8,
+        name="aster", chain_id=1, rpc_url="http://x", ws_url="ws://x", registry=address(2),
+        parameters=address(11), consortium=consortium, price_feed=address(3), feed_decimals=8,
         base=TokenAt(address=address(5), symbol="WETH", decimals=18),
         quote=TokenAt(address=address(4), symbol="USDC", decimals=6), pool=address(6),
         fee_pips=500, tick_spacing=10, factory=address(7), position_manager=address(8),

@@ -55,6 +55,7 @@ ROOM_RANK = {  # an import may only point to a strictly lower rank, or stay in i
     "devnet": 5,
     "data": 9,
     "dashboard": 8,
+    "voting": 8,
     "cli": 9,
 }
 

@@ -18,7 +18,6 @@ from fedtrade.chain.contracts import (
     ModelRegistry,
 )
 from fedtrade.chain.conversation import ask
-from fedtrade.devnet.accounts import GOVERNOR
 from fedtrade.errors import BadInput, Refusal
 from fedtrade.privacy.transcript import verify, verify_file
 from fedtrade.protocol import Briefing, decode, encode, sha256
@@ -258,9 +257,9 @@ def test_a_release_on_chains_is_opened_posted_and_published_once(tmp_path, chain
         for place, k in enumerate(KEYS):
             roles = MEMBER | (HELPER if place < PARAMETERS.helpers else 0)
             call = membership.admit(k.address, k.address, k.x25519_public, roles)
-            chains.transact(chain.name, GOVERNOR, call)
+            chains.govern(chain.name, call)
         call = membership.admit(coordinator.address, coordinator.address, bytes(32), COORDINATOR)
-        chains.transact(chain.name, GOVERNOR, call)
+        chains.govern(chain.name, call)
     rpc = chains.rpc(home.name)
     ids = [ask(rpc, Membership(home.membership).id_of_signer(k.address)) for k in KEYS]
     chains.deployment.save(tmp_path / "deployment.json")

@@ -25,7 +25,6 @@ from fedtrade.chain.contracts import (
     ModelRegistry,
 )
 from fedtrade.chain.conversation import ask
-from fedtrade.devnet.accounts import GOVERNOR
 from fedtrade.protocol import WrongBinding, publication_digest
 from server.keys import CoordinatorKeys
 from server.publish import Publisher
@@ -48,8 +47,8 @@ def setting(chain, tmp_path):
     chain.devnet.fund(chain.deployment.name, keys.address, native_wei=10**20)
     for k, roles in [*((m, MEMBER | HELPER) for m in members), (keys, COORDINATOR)]:
         x25519 = k.x25519_public if isinstance(k, MemberKeys) else bytes(32)
-        chain.devnet.transact(
-            chain.deployment.name, GOVERNOR, membership.admit(k.address, k.address, x25519, roles)
+        chain.devnet.govern(
+            chain.deployment.name, membership.admit(k.address, k.address, x25519, roles)
         )
     ids = [ask(chain.rpc, membership.id_of_signer(m.address)) for m in members]
     base = small_base()
@@ -150,7 +149,7 @@ def test_a_key_that_was_changed_after_the_release_was_opened_is_found(setting):
     call = Membership(chain.deployment.membership).update(
         seat.id, to_checksum_address(seat.signer), b"n" * 32, MEMBER | HELPER
     )
-    chain.devnet.transact(chain.deployment.name, GOVERNOR, call)
+    chain.devnet.govern(chain.deployment.name, call)
     with pytest.raises(WrongBinding, match="encryption key"):
         check_terms(chain.rpc, chain.deployment.membership, consortium.terms)
 

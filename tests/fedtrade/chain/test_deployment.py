@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fedtrade.chain.deployment import ChainDeployment, Deployment, TokenAt
+from fedtrade.chain.deployment import ChainDeployment, ConsortiumAt, Deployment, TokenAt
 from fedtrade.errors import BadInput
 
 
@@ -25,10 +25,12 @@ def chain(name="aster", chain_id=31101, base=1, quote=2, **changes):
         "tick_spacing": 10,
     }
     contracts = (
-        *("membership", "model_registry", "price_feed", "pool"),
+        *("registry", "parameters", "price_feed", "pool"),
         *("factory", "position_manager", "swap_router", "quoter"),
     )
     fields |= {name: address(100 + place) for place, name in enumerate(contracts)}
+    names = ("membership", "parameter_store", "model_registry", "timelock", "governor")
+    fields["consortium"] = ConsortiumAt(**{n: address(200 + i) for i, n in enumerate(names)})
     return ChainDeployment(**(fields | changes))
 
 

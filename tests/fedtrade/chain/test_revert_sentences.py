@@ -5,7 +5,7 @@ import string
 from fedtrade.chain.contracts import known_errors
 from fedtrade.chain.revert_sentences import SENTENCES
 
-OURS = ("Membership_", "ModelRegistry_", "ParameterRules_", "ParameterStore_", "LocalPriceFeed_")
+OURS = ("Consortium", "Membership_", "ModelRegistry_", "Parameter", "LocalPriceFeed_")
 SHAPES = {shape.name: shape for shape in known_errors().values()}
 
 

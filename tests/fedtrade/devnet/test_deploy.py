@@ -70,7 +70,8 @@ def test_our_contracts_are_empty_and_governed(place):
             block,
         ),
     )
-    assert first == second == third == accounts.GOVERNOR.lower()
+    assert first == second == third == known.decided_here.timelock.lower()
+    assert store.address == known.parameters
     standing = ask(rpc, store.parameters())
     assert not standing.paused
     assert standing.governed == Governed(
@@ -99,7 +100,7 @@ def test_accounts_are_the_nodes_own(place):
     unlocked = {account.lower() for account in rpc.call("eth_accounts")}
     named = {value.lower() for name, value in vars(accounts).items() if name.isupper()}
     assert named < unlocked
-    assert len(named) == 6
+    assert len(named) == 8
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from fedtrade.chain.contracts import Membership, ModelRegistry
 from fedtrade.chain.conversation import ask
-from fedtrade.devnet.accounts import GOVERNOR, OPERATOR
+from fedtrade.devnet.accounts import GUARDIAN, OPERATOR
 from fedtrade.market.events import ModelPublished, ModelRevoked
 from fedtrade.venues import model_registry
 
@@ -22,12 +22,9 @@ def test_publication_and_revocation(chain):
     member = Account.create()
     registry, sha256 = ModelRegistry(known.model_registry), "ab" * 32
     send = chain.devnet.transact
-    send(
-        name,
-        GOVERNOR,
-        Membership(known.membership).admit(member.address, member.address, b"\0" * 32, 1),
-    )
-    send(name, GOVERNOR, Membership(known.membership).admit(OPERATOR, OPERATOR, b"\0" * 32, 4))
+    seats, decided = Membership(known.membership), chain.devnet.govern
+    decided(name, seats.admit(member.address, member.address, b"\0" * 32, 1))
+    decided(name, seats.admit(OPERATOR, OPERATOR, b"\0" * 32, 4))
     send(name, OPERATOR, registry.open_release(1, b"\1" * 32, "00" * 32, 5, [1], []))
     digest = ask(chain.rpc, registry.digest(1, 3, sha256, "file:a", 2_000_000))
     signature = bytes(member.unsafe_sign_hash(digest).signature)
@@ -43,7 +40,7 @@ def test_publication_and_revocation(chain):
     chain.anvil.mine(published.live_from_s)
     live = ask(chain.rpc, registry.live())
     assert (live.version, live.sha256, live.live_from_s) == (3, sha256, published.live_from_s)
-    (revoked,) = map(model_registry.decode, send(name, GOVERNOR, registry.revoke(3))["logs"])
+    (revoked,) = map(model_registry.decode, send(name, GUARDIAN, registry.revoke(3))["logs"])
     assert revoked == ModelRevoked(revoked.block, 3)
     assert ask(chain.rpc, registry.model(3)).revoked
     assert ask(chain.rpc, registry.live()).version == 0
