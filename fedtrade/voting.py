@@ -16,6 +16,7 @@ import typer
 if TYPE_CHECKING:
     from fedtrade.chain.governing import Governance, Standing, Voter
     from fedtrade.chain.transacting import Receipt
+    from fedtrade.governed import Rule
     from fedtrade.venues.codec import Call
     from fedtrade.venues.governance import Support
 
@@ -85,33 +86,59 @@ def voting(open_key: Callable[[Path], Voter]) -> Callable[..., None]:
     return vote
 
 
-def parameters(deployment: Deployment = DEPLOYMENT) -> None:
-    """Show every governed parameter: value, bounds, unit, meaning; and what the steward moved."""
+def parameters(
+    name: Annotated[str | None, typer.Argument(help="One parameter, with all its rules.")] = None,
+    deployment: Deployment = DEPLOYMENT,
+) -> None:
+    """Show every governed parameter and what the steward moved, or one with all its rules."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from fedtrade.chain.governing import moment
-    from fedtrade.governed import RULES
+    from fedtrade.governed import RULES, rule_named
 
+    chosen = None if name is None else rule_named(name)
     with _governance(deployment) as g:
         known, now_s = g.parameters(), g.now_s()
+    in_force, governed = known.in_force(now_s).values, known.governed.values
+    if chosen is not None:
+        _explain(chosen, in_force[chosen.id], governed[chosen.id])
+        return
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for title in ("parameter", "in force", "bounds", "unit", "tighter", "meaning"):
-        table.add_column(title, justify="right" if title in ("in force", "bounds") else "left")
-    for rule, value, governed in zip(
-        RULES, known.in_force(now_s).values, known.governed.values, strict=True
-    ):
-        shown = f"{value:,}" if value == governed else f"{value:,} ({governed:,})"
+    for title in ("parameter", "in force", "unit", "bounds"):
+        side: Literal["right", "left"] = "right" if title in ("in force", "bounds") else "left"
+        table.add_column(title, justify=side, no_wrap=True)
+    for rule in RULES:
+        value, stands = in_force[rule.id], governed[rule.id]
+        moved = "" if value == stands else " *"
         bounds = f"{rule.least:,} … {rule.most:,}"
-        way = "up" if rule.tighter_up else "down"
-        table.add_row(rule.name, shown, bounds, rule.unit, way, rule.meaning)
+        table.add_row(rule.name, f"{value:,}{moved}", rule.unit, bounds)
     Console().print(table)
     if known.term(now_s) is not None:
-        until = moment(known.interim_until_s)
-        typer.echo(f"Until {until} the steward's values are in force; in brackets: the governed.")
+        typer.echo(
+            f"* by the steward, until {moment(known.interim_until_s)}; then what is governed."
+        )
     if known.paused:
         typer.echo("Everything is PAUSED. Only a proposal lets it go on: `propose --unpause`.")
+
+
+def _explain(rule: Rule, value: int, governed: int) -> None:
+    from fedtrade.governed import JOINT_RULES
+
+    typer.echo(f"{rule.name}: {rule.meaning}")
+    typer.echo(
+        f"in force  {value:,} {rule.unit}; governed: {governed:,}; default: {rule.default:,}"
+    )
+    typer.echo(
+        f"bounds    {rule.least:,} … {rule.most:,}; {'more' if rule.tighter_up else 'less'} is tighter"
+    )
+    typer.echo(
+        f"steward   moves it by {rule.step_bps / 100:g} % (or one unit) each {rule.cool_down_s:,} s"
+    )
+    for joint in JOINT_RULES:
+        if rule.id in joint.ids:
+            typer.echo(f"rule {joint.number:<4} {joint.statement}. {joint.reason}")
 
 
 def show(
@@ -122,6 +149,7 @@ def show(
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from fedtrade.chain.governing import short
 
@@ -137,7 +165,7 @@ def show(
                   box=box.SIMPLE_HEAD)  # fmt: skip
     for one in known:
         votes = (one.in_favour, one.against, one.abstaining, one.needed)
-        why = one.proposed.proposal.description.splitlines()[0][:60]
+        why = Text(_printable(one.proposed.proposal.description)[:60])
         table.add_row(short(one.id), one.state.name.lower(), *map(str, votes), why)
     Console().print(table)
 
@@ -155,8 +183,8 @@ def _show(g: Governance, one: Standing) -> None:
     typer.echo(f"by        {proposed.proposer}, in block {proposed.block}")
     for line in g.in_words(proposed.proposal.calls):
         typer.echo(f"does      {line}")
-    for line in proposed.proposal.description.splitlines():
-        typer.echo(f"why       {''.join(c if c.isprintable() else ' ' for c in line)}")
+    for text in proposed.proposal.description.splitlines():
+        typer.echo(f"why       {_printable(text)}")
 
 
 def _add_proposing(gov: typer.Typer, open_key: Callable[[Path], Voter]) -> None:
@@ -270,6 +298,11 @@ def _add_carrying_out(gov: typer.Typer, open_key: Callable[[Path], Voter]) -> No
         """Take a proposal back: its proposer until voting begins, the guardian until execution."""
         with _governance(deployment) as g:
             _told(g.cancel(g.find(proposal), open_key(keys)), "canceled")
+
+
+def _printable(text: str) -> str:
+    """What somebody wrote, without what would move a cursor."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 @contextmanager

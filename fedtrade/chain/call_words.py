@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from eth_abi.exceptions import DecodingError
 from eth_utils.address import to_checksum_address
 
 from fedtrade.chain import parameter_store as store
@@ -26,8 +27,10 @@ def in_words(call: Call, names: Mapping[str, str], present: Governed) -> list[st
         if call.data[:4] == function.selector and target in owners:
             try:
                 given = function.decode_input(call.data)
+                if function.encode(*given) != call.data:
+                    break  # more than its words would say
                 return [line + worth for line in words(target, given, present)]
-            except (ValueError, IndexError, OverflowError):
+            except (DecodingError, ValueError, IndexError, OverflowError):
                 break  # not what its selector says: shown as what nobody knows
     return [
         f"UNKNOWN call 0x{call.data[:4].hex()} of {target} with {len(call.data)} bytes{worth}: find "

@@ -170,7 +170,7 @@ timelock_delay_s = 172800       # from a passed proposal to its execution, 60 s 
 guardian = "0x0000000000000000000000000000000000000000"  # cancels, revokes, tightens, pauses
 # steward = "0x..."             # moves parameters within their steps, for 7 days at most
 
-[parameters]                    # initial values; `fedtrade-coordinator gov parameters` explains each
+[parameters]                    # initial values; units: `gov parameters`
 # epsilonReleaseMicro = 8000000 # left out: the default
 # quorumBps = 6667
 

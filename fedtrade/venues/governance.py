@@ -16,7 +16,7 @@ from eth_abi.abi import encode
 from eth_utils.address import to_checksum_address
 
 from fedtrade.typed_data import keccak, typed_digest, word
-from fedtrade.venues.codec import Call, Function, LogShape, field, quantity
+from fedtrade.venues.codec import Call, Function, LogShape, LogUnreadable, field, quantity
 
 GOVERNOR_NAME: Final = b"fedtrade ConsortiumGovernor"
 
@@ -78,7 +78,8 @@ ROLES: Final = {
 PROPOSAL_CREATED: Final = LogShape(
     "ProposalCreated(uint256,address,address[],uint256[],string[],bytes[],uint256,uint256,string)",
     "()",
-    "(uint256,address,address[],uint256[],string[],bytes[],uint256,uint256,string)",
+    # A string that is no UTF-8 must not hide the proposal: it is taken as bytes.
+    "(uint256,address,address[],uint256[],bytes[],bytes[],uint256,uint256,bytes)",
 )
 ROLE_GRANTED: Final = LogShape(
     "RoleGranted(bytes32,address,address)", "(bytes32,address,address)", "()"
@@ -119,6 +120,7 @@ class Proposal:
 
     calls: tuple[Call, ...]
     description: str
+    """Bytes that are no UTF-8 stand in it as lone surrogates, so that the id stays what it is."""
 
     @property
     def id(self) -> int:
@@ -136,7 +138,7 @@ class Proposal:
 
     @property
     def _description_hash(self) -> bytes:
-        return keccak(self.description.encode())
+        return keccak(self.description.encode("utf-8", "surrogateescape"))
 
     def propose(self, governor: str) -> Call:
         """By whoever holds a vote."""
@@ -169,16 +171,16 @@ class Proposed:
 
 
 def decode_proposed(log: Mapping[str, Any]) -> Proposed:
-    """A ProposalCreated log. Raises LogUnreadable; ValueError if its id is not that of its content."""
+    """A ProposalCreated log. Raises LogUnreadable, also if its id is not that of its content."""
     _, values = PROPOSAL_CREATED.decode(log)
     number, proposer, targets, amounts, _, calldatas, begins, ends, description = values
     calls = tuple(
         Call(to_checksum_address(to), data, value)
-        for to, value, data in zip(targets, amounts, calldatas, strict=True)
+        for to, value, data in zip(targets, amounts, calldatas, strict=False)
     )
-    proposal = Proposal(calls, description)
+    proposal = Proposal(calls, description.decode("utf-8", "surrogateescape"))
     if proposal.id != number:
-        raise ValueError(f"proposal {number:#x} is not what its log says")
+        raise LogUnreadable("ProposalCreated", "its id is not that of its content")
     block = quantity(field(log, "blockNumber"))
     return Proposed(number, to_checksum_address(proposer), proposal, begins, ends, block)
 
