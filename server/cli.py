@@ -292,6 +292,45 @@ def deploy(
     )
 
 
+@app.command()
+def steward(
+    settings: Annotated[Path, typer.Argument(help="Its settings, as TOML.")] = Path("steward.toml"),
+    once: Annotated[bool, typer.Option("--once", help="Assess once, and end.")] = False,
+    template: Annotated[
+        bool, typer.Option("--template", help="Print settings to fill in, and do nothing.")
+    ] = False,
+) -> None:
+    """Move parameters by small steps while markets change, and say why each time.
+
+    Limits of size shrink while volatility is above the usual and go back afterwards; the gas ceiling
+    follows the market. Governance appoints the account (`gov propose --steward`); the contract bounds
+    each step, waits between two, and forgets all of it after seven days. Where a feed or a node is
+    silent, nothing is moved. Every assessment stands in steward.jsonl.
+    """
+    import signal
+    from threading import Event
+
+    from fedtrade.errors import FedtradeError
+    from server.steward import STEWARD_TEMPLATE, Outcome, Steward, StewardSettings, in_words
+
+    if template:
+        typer.echo(STEWARD_TEMPLATE, nl=False)
+        return
+    stop = Event()
+
+    def report(what: Outcome | FedtradeError) -> None:
+        typer.echo(str(what) if isinstance(what, FedtradeError) else in_words(what), err=True)
+
+    with Steward(StewardSettings.load(settings)) as watching:
+        typer.echo(f"steward {watching.address}", err=True)
+        if once:
+            report(watching.look())
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        watching.run(stop, report)
+
+
 def _running_superlink(settings: CoordinatorSettings) -> SuperLink:
     """The SuperLink that `up` keeps, in another process. Raises BadInput where there is none."""
     from server.superlink import SuperLink

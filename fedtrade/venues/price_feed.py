@@ -18,6 +18,7 @@ ANSWER_UPDATED: Final = LogShape(
 TOPICS: Final = (ANSWER_UPDATED.topic,)
 
 LATEST_ROUND: Final = Function("latestRoundData()", "(uint80,int256,uint256,uint256,uint80)")
+GET_ROUND: Final = Function("getRoundData(uint80)", "(uint80,int256,uint256,uint256,uint80)")
 PUSH: Final = Function("push(int256)")
 
 

@@ -48,6 +48,7 @@ ROOM_RANK = {  # an import may only point to a strictly lower rank, or stay in i
     "trading": 3,
     "journal": 3,
     "steering": 3,
+    "stewarding": 4,
     "chain": 4,
     "agent": 4,
     "replay": 5,
