@@ -42,7 +42,8 @@ from fedtrade.venues.codec import Function
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 FORGE = CONTRACTS / "node_modules" / ".bin" / "forge"
 SOURCE = "test/harness/StoreHarness.sol"
-COMPILED = CONTRACTS / "out" / "StoreHarness.sol" / "StoreHarness.json"
+FOLDER = CONTRACTS / "cache" / "harness"
+"""Apart from forge's own, so that tests which compile at the same time are not in each other's way."""
 CASES = int(os.environ.get("FEDTRADE_DIFFERENTIAL_CASES", "4000"))
 BATCH = 100
 NOW_S = 1_750_000_000
@@ -206,8 +207,10 @@ def words(data: bytes) -> list[bytes]:
 @pytest.fixture(scope="module")
 def harness() -> Iterator[Rpc]:
     """A chain on which the harness stands."""
-    subprocess.run([FORGE, "build", SOURCE], cwd=CONTRACTS, check=True, capture_output=True)
-    code = json.loads(COMPILED.read_text())["deployedBytecode"]["object"]
+    build = [FORGE, "build", SOURCE, "--out", FOLDER / "out", "--cache-path", FOLDER / "cache"]
+    subprocess.run(build, cwd=CONTRACTS, check=True, capture_output=True)
+    compiled = FOLDER / "out" / "StoreHarness.sol" / "StoreHarness.json"
+    code = json.loads(compiled.read_text())["deployedBytecode"]["object"]
     with Anvil.start(fetch().anvil, 31199, timestamp_s=NOW_S) as chain:
         chain.rpc.call("anvil_setCode", HARNESS, code)
         yield chain.rpc
