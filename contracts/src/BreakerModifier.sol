@@ -217,7 +217,7 @@ contract BreakerModifier is ReentrancyGuardTransient {
 
     /* ERRORS */
 
-    error BreakerModifier_NoContract(address at);
+    error BreakerModifier_NoContract(address account);
     error BreakerModifier_NotInPool(address quote);
     error BreakerModifier_TooManyDecimals(uint256 decimals, uint256 limit);
     error BreakerModifier_BadLimits();

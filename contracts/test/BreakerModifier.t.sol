@@ -258,9 +258,9 @@ contract BreakerModifierTest is CustodyFixture {
             );
         }
         feed.push(int256(ANSWER));
-        uint256 at = block.timestamp;
-        vm.warp(at - 1);
-        refused(sell(1e18, BPS), abi.encodeWithSelector(old, at, 1 hours));
+        uint256 pushed = block.timestamp;
+        vm.warp(pushed - 1);
+        refused(sell(1e18, BPS), abi.encodeWithSelector(old, pushed, 1 hours));
     }
 
     /* EXECUTE: MORE RISK */

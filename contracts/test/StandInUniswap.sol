@@ -59,13 +59,13 @@ contract StandInUniswap {
 
     /// @notice Opens a position of the caller with as much of both amounts as fits the price.
     function mint(uint160 lower, uint160 upper, uint256 most0, uint256 most1) external {
-        uint160 at = _within(price, lower, upper);
+        uint160 here = _within(price, lower, upper);
         uint256 liquidity = type(uint128).max;
-        if (at < upper) {
-            uint256 x = Math.mulDiv(Math.mulDiv(most0, at, Q96), upper, upper - at);
+        if (here < upper) {
+            uint256 x = Math.mulDiv(Math.mulDiv(most0, here, Q96), upper, upper - here);
             liquidity = Math.min(liquidity, x);
         }
-        if (at > lower) liquidity = Math.min(liquidity, Math.mulDiv(most1, Q96, at - lower));
+        if (here > lower) liquidity = Math.min(liquidity, Math.mulDiv(most1, Q96, here - lower));
         if (liquidity == 0) revert StandInUniswap_NothingToMint();
         // forge-lint: disable-next-line(unsafe-typecast)
         positions.push(Position(lower, upper, uint128(liquidity)));
@@ -90,17 +90,17 @@ contract StandInUniswap {
         returns (uint256 amount0, uint256 amount1)
     {
         Position memory p = positions[id];
-        uint160 at = _within(atPrice, p.lower, p.upper);
+        uint160 here = _within(atPrice, p.lower, p.upper);
         amount0 = Math.mulDiv(
-            Math.mulDiv(p.liquidity, uint256(p.upper - at) << 96, p.upper, rounding),
+            Math.mulDiv(p.liquidity, uint256(p.upper - here) << 96, p.upper, rounding),
             1,
-            at,
+            here,
             rounding
         );
-        amount1 = Math.mulDiv(p.liquidity, at - p.lower, Q96, rounding);
+        amount1 = Math.mulDiv(p.liquidity, here - p.lower, Q96, rounding);
     }
 
-    function _within(uint160 at, uint160 lower, uint160 upper) private pure returns (uint160) {
-        return at < lower ? lower : at > upper ? upper : at;
+    function _within(uint160 here, uint160 lower, uint160 upper) private pure returns (uint160) {
+        return here < lower ? lower : here > upper ? upper : here;
     }
 }

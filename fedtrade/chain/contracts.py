@@ -30,7 +30,13 @@ MEMBER: Final = 1
 HELPER: Final = 2
 COORDINATOR: Final = 4
 
-CONTRACTS: Final = ("Membership", "ModelRegistry", "LocalPriceFeed", "DevToken")
+CONTRACTS: Final = (
+    "Membership",
+    "ModelRegistry",
+    "LocalPriceFeed",
+    "DevToken",
+    "BreakerModifier",
+)
 
 _SEAT_TYPE: Final = "(address,address,bytes32,uint8)"
 _RELEASE_TYPE: Final = "(uint256,bytes32,bytes32,uint32,uint32,uint32,uint64,uint8)"

@@ -45,6 +45,17 @@ class TokenAt(_Strict):
         return Token(self.address, self.symbol, self.decimals)
 
 
+class Custody(_Strict):
+    """The Safe that an agent acts for, and what stands between its key and the Safe's money."""
+
+    safe: Address
+    """Holds tokens and positions."""
+    roles: Address
+    """Zodiac Roles: what may be called, and for whom."""
+    breaker: Address
+    """BreakerModifier: takes the agent's orders."""
+
+
 class ChainDeployment(_Strict):
     """One chain: its node, our contracts, the pool and the venue that the pool belongs to."""
 
@@ -69,6 +80,8 @@ class ChainDeployment(_Strict):
     quoter: Address
     from_block: int = Field(default=0, ge=0)
     """No log of ours is older: where a reader of registry events begins."""
+    custody: Custody | None = None
+    """Given: the agent acts for this Safe. None: its key holds tokens and positions itself."""
     keeps_time: bool = True
     """Whether the newest block carries the time of day. False for local chains, which play recorded
     days; on all others an agent refuses a node that is behind or ahead of its own clock."""

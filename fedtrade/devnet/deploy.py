@@ -103,7 +103,7 @@ def contract_files() -> dict[str, bytes]:
     folder = files("fedtrade.chain") / "abi"
     return {
         name: (folder / f"{name}.json").read_bytes()
-        for name in ("DevToken", "LocalPriceFeed", "Membership", "ModelRegistry")
+        for name in ("BreakerModifier", "DevToken", "LocalPriceFeed", "Membership", "ModelRegistry")
     }
 
 
