@@ -75,16 +75,16 @@ SENTENCES: Final[dict[str, str]] = {
     "BreakerModifier_MirrorTooOld": "the consortium's word is of {asOf}, over {limitS} s old; have the "
     "mirror's relay looked at",
     "BreakerModifier_BadAnswer": "the feed's answer {answer} is no price",
-    "BreakerModifier_AnswerTooOld": "the feed's answer is of {updatedAt}, over {limitS} s old or of the "
-    "future",
+    "BreakerModifier_AnswerTooOld": "the feed's answer is of {updatedAt}, over {limitS} s old or of "
+    "the future",
     "BreakerModifier_PriceTooFar": "the pool is at {poolAnswer}, the feed at {answer}: more than "
     "{limitBps} bps apart",
-    "BreakerModifier_BadSwap": "a swap of {sentOut} would bring in {broughtIn} (in the quote's smallest "
-    "unit, at the feed's price): more than {limitBps} bps less",
+    "BreakerModifier_BadSwap": "a swap of {sentOut} would bring in {broughtIn} (in the quote's "
+    "smallest unit, at the feed's price): more than {limitBps} bps less",
     "BreakerModifier_OverOrder": "the order would send out {sentOut}, an order may send out {limit} "
     "(in the quote's smallest unit)",
-    "BreakerModifier_OverEpoch": "the day's orders have sent out {spent}, with this one's {sentOut} they "
-    "would pass {limit} (in the quote's smallest unit)",
+    "BreakerModifier_OverEpoch": "the day's orders have sent out {spent}, with this one's {sentOut} "
+    "they would pass {limit} (in the quote's smallest unit)",
     "LocalPriceFeed_NotOperator": "{caller} is not the feed's operator",
     "LocalPriceFeed_NoData": "the feed has no round {roundId}",
     "OwnableUnauthorizedAccount": "{account} is not the owner",

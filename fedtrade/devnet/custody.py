@@ -334,9 +334,7 @@ def _state(chain: ChainDeployment, found: Custody) -> Conversation[dict[str, obj
         "whether it is halted": (breaker, venue.HALTED, ()),
     }
     answers = yield from read(list(asked.values()), "latest")
-    told: dict[str, object] = {
-        what: answer[0] for what, answer in zip(asked, answers, strict=True)
-    }
+    told: dict[str, object] = {what: answer[0] for what, answer in zip(asked, answers, strict=True)}
     told["the Safe's owners"] = sorted(told["the Safe's owners"])  # type: ignore[call-overload]
     for what in ("the Safe's modules", "Roles' modules"):
         told[what] = list(told[what])  # type: ignore[call-overload]

@@ -63,9 +63,7 @@ SCOPE_TARGET: Final = Function("scopeTarget(uint16,address)")
 SCOPE_FUNCTION: Final = Function(
     "scopeFunction(uint16,address,bytes4,bool[],uint8[],uint8[],bytes[],uint8)"
 )
-SCOPE_ONE_OF: Final = Function(
-    "scopeParameterAsOneOf(uint16,address,bytes4,uint256,uint8,bytes[])"
-)
+SCOPE_ONE_OF: Final = Function("scopeParameterAsOneOf(uint16,address,bytes4,uint256,uint8,bytes[])")
 ALLOW_FUNCTION: Final = Function("scopeAllowFunction(uint16,address,bytes4,uint8)")
 OWNER: Final = Function("owner()", "(address)")
 AVATAR: Final = Function("avatar()", "(address)")
@@ -188,9 +186,7 @@ def safe_transaction_digest(
              NOBODY, nonce],
         )
     )  # fmt: skip
-    domain = keccak(
-        encode(["bytes32", "uint256", "address"], [_DOMAIN_TYPE, chain_id, safe])
-    )
+    domain = keccak(encode(["bytes32", "uint256", "address"], [_DOMAIN_TYPE, chain_id, safe]))
     return keccak(b"\x19\x01" + domain + struct)
 
 
@@ -245,7 +241,9 @@ def role_calls(roles: str, breaker: str, safe: str, key: PoolKey, venue: Venue) 
     ]
 
 
-def _scoped(roles: str, target: str, function: Function, words: int, fixed: dict[int, bytes]) -> Call:
+def _scoped(
+    roles: str, target: str, function: Function, words: int, fixed: dict[int, bytes]
+) -> Call:
     """Allow a function whose words at these places must equal these values."""
     places = range(words)
     return Call(
