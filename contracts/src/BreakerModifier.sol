@@ -7,6 +7,7 @@ import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 
 import {ILiveModel} from "./ILiveModel.sol";
 import {IParameters} from "./IParameters.sol";
+import {ParameterRules} from "./ParameterRules.sol";
 
 /// @dev Of Zodiac's Roles, what is used here: a call on behalf of the Safe, if the caller's role
 /// allows it. Reverts where the role does not; false where the call itself failed.
@@ -158,15 +159,6 @@ contract BreakerModifier is ReentrancyGuardTransient {
     /// @dev Together the decimals of feed and base stay below, so that no product overflows.
     uint256 private constant MAX_DECIMALS = 38;
 
-    /// @dev Places of the governed parameters that are read (ParameterRules).
-    uint256 private constant MODEL_AGE_MAX_S = 12;
-    uint256 private constant MIRROR_AGE_MAX_S = 13;
-    uint256 private constant SLIPPAGE_MAX_BPS = 15;
-    uint256 private constant ACTION_NOTIONAL_MAX = 16;
-    uint256 private constant EPOCH_NOTIONAL_MAX = 17;
-    uint256 private constant ORACLE_AGE_MAX_S = 22;
-    uint256 private constant ORACLE_DEVIATION_MAX_BPS = 23;
-
     /* IMMUTABLES */
 
     /// @notice Owner of this contract, and the account whose money this is about.
@@ -270,9 +262,7 @@ contract BreakerModifier is ReentrancyGuardTransient {
         uint256 quoteDecimals = IERC20Metadata(quote).decimals();
         uint256 decimals = uint256(s.feed.decimals()) + IERC20Metadata(base).decimals();
         if (Math.max(decimals, quoteDecimals) > MAX_DECIMALS) {
-            revert BreakerModifier_TooManyDecimals(
-                Math.max(decimals, quoteDecimals), MAX_DECIMALS
-            );
+            revert BreakerModifier_TooManyDecimals(Math.max(decimals, quoteDecimals), MAX_DECIMALS);
         }
         _quoteUnit = 10 ** quoteDecimals;
         _scale = 10 ** decimals;
@@ -357,14 +347,17 @@ contract BreakerModifier is ReentrancyGuardTransient {
         uint64[28] memory governed;
         (governed, paused, asOf) = parameters.parameters();
         limit = _limits;
-        limit.actionNotionalMax = _least(limit.actionNotionalMax, governed[ACTION_NOTIONAL_MAX]);
-        limit.epochNotionalMax = _least(limit.epochNotionalMax, governed[EPOCH_NOTIONAL_MAX]);
-        limit.slippageMaxBps = _least(limit.slippageMaxBps, governed[SLIPPAGE_MAX_BPS]);
+        limit.actionNotionalMax =
+            _least(limit.actionNotionalMax, governed[ParameterRules.ACTION_NOTIONAL_MAX]);
+        limit.epochNotionalMax =
+            _least(limit.epochNotionalMax, governed[ParameterRules.EPOCH_NOTIONAL_MAX]);
+        limit.slippageMaxBps =
+            _least(limit.slippageMaxBps, governed[ParameterRules.SLIPPAGE_MAX_BPS]);
         limit.oracleDeviationMaxBps =
-            _least(limit.oracleDeviationMaxBps, governed[ORACLE_DEVIATION_MAX_BPS]);
-        limit.oracleAgeMaxS = _least(limit.oracleAgeMaxS, governed[ORACLE_AGE_MAX_S]);
-        limit.modelAgeMaxS = _least(limit.modelAgeMaxS, governed[MODEL_AGE_MAX_S]);
-        limit.mirrorAgeMaxS = _least(limit.mirrorAgeMaxS, governed[MIRROR_AGE_MAX_S]);
+            _least(limit.oracleDeviationMaxBps, governed[ParameterRules.ORACLE_DEVIATION_MAX_BPS]);
+        limit.oracleAgeMaxS = _least(limit.oracleAgeMaxS, governed[ParameterRules.ORACLE_AGE_MAX_S]);
+        limit.modelAgeMaxS = _least(limit.modelAgeMaxS, governed[ParameterRules.MODEL_AGE_MAX_S]);
+        limit.mirrorAgeMaxS = _least(limit.mirrorAgeMaxS, governed[ParameterRules.MIRROR_AGE_MAX_S]);
     }
 
     /// @notice What the orders of the present day have sent out, in the quote's smallest unit.
@@ -393,9 +386,8 @@ contract BreakerModifier is ReentrancyGuardTransient {
         Sight memory before = _look();
         uint256 answer = 0;
         for (uint256 i = 0; i < calls.length; ++i) {
-            (bool success, bytes memory returned) = roles.execTransactionFromModuleReturnData(
-                calls[i].to, 0, calls[i].data, CALL
-            );
+            (bool success, bytes memory returned) =
+                roles.execTransactionFromModuleReturnData(calls[i].to, 0, calls[i].data, CALL);
             if (!success) revert BreakerModifier_CallFailed(i, returned);
             Sight memory then = _look();
             if (then.base < before.base || then.quote < before.quote) {
@@ -468,8 +460,8 @@ contract BreakerModifier is ReentrancyGuardTransient {
         uint256 poolAnswer = priceX128 == 0
             ? 0
             : (_baseIsToken0
-                    ? Math.mulDiv(priceX128, _scale, 1 << 128)
-                    : Math.mulDiv(_scale, 1 << 128, priceX128)) / _quoteUnit;
+                        ? Math.mulDiv(priceX128, _scale, 1 << 128)
+                        : Math.mulDiv(_scale, 1 << 128, priceX128)) / _quoteUnit;
         uint256 apart = poolAnswer > answer ? poolAnswer - answer : answer - poolAnswer;
         if (apart > Math.mulDiv(answer, limitBps, BPS)) {
             revert BreakerModifier_PriceTooFar(poolAnswer, answer, limitBps);

@@ -10,8 +10,5 @@ interface IParameters {
     /// @return paused Whether the guardian or governance has stopped everything.
     /// @return asOf Seconds since 1970: up to when the home chain's state is known here. On the home
     /// chain that is now; on a mirror, when its newest message was sent.
-    function parameters()
-        external
-        view
-        returns (uint64[28] memory values, bool paused, uint64 asOf);
+    function parameters() external view returns (uint64[28] memory values, bool paused, uint64 asOf);
 }

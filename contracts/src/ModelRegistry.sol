@@ -4,8 +4,12 @@ pragma solidity 0.8.37;
 import {Ownable, Ownable2Step} from "@openzeppelin/contracts/access/Ownable2Step.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 
+import {ILiveModel} from "./ILiveModel.sol";
+import {IParameters} from "./IParameters.sol";
 import {Membership} from "./Membership.sol";
+import {ParameterRules} from "./ParameterRules.sol";
 
 /// @title ModelRegistry
 /// @notice Which model is live, and the record of how it came about. A *release* is the rounds of
@@ -20,10 +24,12 @@ import {Membership} from "./Membership.sol";
 ///   two manifests for a round, or pass the cap.
 /// - The members of a release publish a model, by a quorum of signatures that anybody may hand in.
 /// - The owner (governance) revokes a model, abandons a release, appoints the guardian. It cannot
-///   publish, change the quorum, the delay or the cap (a different value is a different registry),
-///   or bring a revoked model back.
+///   publish, or bring a revoked model back.
 /// - The guardian revokes, and nothing else: it can only make agents more careful.
-/// - Nobody pauses, upgrades or destroys this contract, and it holds no funds.
+/// - Quorum, activation delay, cap and interval are read from the parameter store whenever they are
+///   needed; what governance and steward may do to them is said there. While the store is paused no
+///   release is opened and none is published; everything else goes on, revoking above all.
+/// - Nobody upgrades or destroys this contract, and it holds no funds.
 ///
 /// Not checked here, because members and helpers check it on their own machines before they act,
 /// and a coordinator that lies about it is refused there: that `policyHash` is a policy they
@@ -32,7 +38,7 @@ import {Membership} from "./Membership.sol";
 /// none of the manifests: rounds on a slow chain are agreed upon by the helpers' signatures
 /// instead, and leave none; whether the model follows from the rounds is what each member
 /// recomputes before it signs.
-contract ModelRegistry is Ownable2Step, EIP712 {
+contract ModelRegistry is Ownable2Step, EIP712, ILiveModel {
     /* TYPES */
 
     enum ReleaseState {
@@ -47,7 +53,10 @@ contract ModelRegistry is Ownable2Step, EIP712 {
     /// @param baseSha256 Hash of the model from which training starts.
     /// @param rounds The highest round number allowed.
     /// @param lastRound The newest round with a manifest; 0 if none.
-    /// @param signaturesNeeded Fixed when the release is opened.
+    /// @param signaturesNeeded The quorum as it was when the release was opened. More are needed if
+    /// governance has raised the share since, never fewer.
+    /// @param members How many the whole consortium had then, of whom the quorum is a share.
+    /// @param openedAt Seconds since 1970.
     /// @param version What it published; 0 unless Published.
     struct Release {
         uint256 coordinatorId;
@@ -56,6 +65,8 @@ contract ModelRegistry is Ownable2Step, EIP712 {
         uint32 rounds;
         uint32 lastRound;
         uint32 signaturesNeeded;
+        uint16 members;
+        uint64 openedAt;
         uint64 version;
         ReleaseState state;
     }
@@ -82,8 +93,6 @@ contract ModelRegistry is Ownable2Step, EIP712 {
         "Publication(uint64 release,uint64 version,bytes32 sha256,string uri,uint64 epsilonMicro)"
     );
 
-    uint256 public constant BPS = 10_000;
-
     /// @notice Most helpers in a committee.
     uint256 public constant MAX_HELPERS = 16;
 
@@ -97,23 +106,14 @@ contract ModelRegistry is Ownable2Step, EIP712 {
     /// limit a single coordinator could open release 2^64 - 1, and there would never be another.
     uint64 public constant MAX_STEP = type(uint32).max;
 
-    /// @notice The longest activation delay that makes sense.
-    uint32 public constant MAX_ACTIVATION_DELAY_S = 30 days;
-
     /* IMMUTABLES */
 
     Membership public immutable membership;
 
-    /// @notice Share of all members whose signatures a publication needs, in ten-thousandths, more
-    /// than half: then any two quorums have a member in common, and no minority can publish.
-    uint16 public immutable quorumBps;
-
-    uint32 public immutable activationDelayS;
-
-    /// @notice The sum of epsilon over all publications never passes this. Adding up is the most
-    /// cautious way to compose; members keep the finer account, and refuse by it, on their own
-    /// machines.
-    uint64 public immutable epsilonCapMicro;
+    /// @notice Where quorum, activation delay, cap and interval are read. Its hard bounds hold here
+    /// too: the quorum is always more than half of all members, so any two quorums have a member in
+    /// common, and no minority can publish.
+    IParameters public immutable parameterStore;
 
     /* STORAGE */
 
@@ -132,6 +132,10 @@ contract ModelRegistry is Ownable2Step, EIP712 {
     /// @notice Spent by all publications. Revoking gives nothing back: what the model told, it
     /// told.
     uint64 public epsilonSpentMicro;
+
+    /// @notice When the newest release that was published had been opened; 0 if none. The interval
+    /// counts from here.
+    uint64 public publishedOpenedAt;
 
     /// @dev The newest unrevoked version; 0 if none. Head of the list through Model.older.
     uint64 private _newest;
@@ -180,15 +184,15 @@ contract ModelRegistry is Ownable2Step, EIP712 {
     /* ERRORS */
 
     error ModelRegistry_NoMembership(address membership);
-    error ModelRegistry_QuorumOutOfRange(uint16 quorumBps);
-    error ModelRegistry_DelayTooLong(uint32 activationDelayS, uint32 limitS);
-    error ModelRegistry_ZeroCap();
+    error ModelRegistry_NoParameters(address parameterStore);
     error ModelRegistry_OwnerRequired();
 
     error ModelRegistry_NotCoordinator(address caller);
     error ModelRegistry_NotReleaseCoordinator(uint64 release, address caller);
     error ModelRegistry_NotGuardian(address caller);
 
+    error ModelRegistry_Paused();
+    error ModelRegistry_TooSoon(uint64 earliest);
     error ModelRegistry_StaleRelease(uint64 release, uint64 latest);
     error ModelRegistry_ReleaseTooFar(uint64 release, uint64 limit);
     error ModelRegistry_ReleaseHeld(uint64 release, uint256 coordinatorId);
@@ -224,30 +228,20 @@ contract ModelRegistry is Ownable2Step, EIP712 {
 
     /// @param membership_ Trusted for seats, roles, keys and the number of members, whenever a
     /// release is opened.
+    /// @param parameterStore_ Trusted for the parameters, whenever they are read.
     /// @param owner_ Governance. Zero is refused by Ownable.
-    /// @param activationDelayS_ Zero is allowed, and means that there is no time to revoke before a
-    /// model is live.
-    constructor(
-        Membership membership_,
-        address owner_,
-        uint16 quorumBps_,
-        uint32 activationDelayS_,
-        uint64 epsilonCapMicro_
-    ) Ownable(owner_) EIP712("fedtrade ModelRegistry", "1") {
+    constructor(Membership membership_, IParameters parameterStore_, address owner_)
+        Ownable(owner_)
+        EIP712("fedtrade ModelRegistry", "1")
+    {
         if (address(membership_).code.length == 0) {
             revert ModelRegistry_NoMembership(address(membership_));
         }
-        if (quorumBps_ <= BPS / 2 || quorumBps_ > BPS) {
-            revert ModelRegistry_QuorumOutOfRange(quorumBps_);
+        if (address(parameterStore_).code.length == 0) {
+            revert ModelRegistry_NoParameters(address(parameterStore_));
         }
-        if (activationDelayS_ > MAX_ACTIVATION_DELAY_S) {
-            revert ModelRegistry_DelayTooLong(activationDelayS_, MAX_ACTIVATION_DELAY_S);
-        }
-        if (epsilonCapMicro_ == 0) revert ModelRegistry_ZeroCap();
         membership = membership_;
-        quorumBps = quorumBps_;
-        activationDelayS = activationDelayS_;
-        epsilonCapMicro = epsilonCapMicro_;
+        parameterStore = parameterStore_;
     }
 
     /* COORDINATOR */
@@ -260,7 +254,10 @@ contract ModelRegistry is Ownable2Step, EIP712 {
     /// picks its friends gains nothing.
     /// @param helperIds Seats with the helper role, ascending. May be empty: members who trust
     /// nobody add all the noise themselves and need no committee.
-    /// @dev One release is open at a time. Its own coordinator replaces it by opening the next
+    /// @dev Between the opening of a release that is published and the next opening lies the
+    /// interval. A release that failed does not count, so a crash costs no interval: who replaces it
+    /// waits no longer than it had waited.
+    /// One release is open at a time. Its own coordinator replaces it by opening the next
     /// (after a crash, no second transaction is needed), and so may any coordinator once the seat
     /// that opened it has lost the role. An honest coordinator can otherwise not be pushed aside by
     /// another, and a release that nobody ends cannot be published years later with keys that have
@@ -281,11 +278,9 @@ contract ModelRegistry is Ownable2Step, EIP712 {
         if (release - latestRelease > MAX_STEP) {
             revert ModelRegistry_ReleaseTooFar(release, latestRelease + MAX_STEP);
         }
-        if (epsilonSpentMicro >= epsilonCapMicro) {
-            revert ModelRegistry_CapReached(epsilonSpentMicro, epsilonCapMicro);
-        }
         if (rounds == 0) revert ModelRegistry_NoRounds();
-        uint32 needed = _signaturesNeeded(membership.memberCount());
+        uint256 members = membership.memberCount();
+        uint32 needed = _mayOpen(members);
         if (memberIds.length < needed) {
             revert ModelRegistry_TooFewMembers(memberIds.length, needed);
         }
@@ -309,6 +304,10 @@ contract ModelRegistry is Ownable2Step, EIP712 {
             rounds: rounds,
             lastRound: 0,
             signaturesNeeded: needed,
+            // Membership allows MAX_MEMBERS, which is 256.
+            // forge-lint: disable-next-line(unsafe-typecast)
+            members: uint16(members),
+            openedAt: uint64(block.timestamp),
             version: 0,
             state: ReleaseState.Open
         });
@@ -351,6 +350,8 @@ contract ModelRegistry is Ownable2Step, EIP712 {
     /// they serve once.
     /// @param uri Where to find the artifact: a hint, since whoever loads it checks the hash. It is
     /// in the event only; nothing on-chain reads it.
+    /// @dev The signatures needed are those of the quorum at the opening or of the quorum now,
+    /// whichever is more: a share that was raised meanwhile counts, one that was lowered does not.
     /// @param epsilonMicro Rounded up by those who sign. Zero is refused: training without spending
     /// does not exist, and it would pass the cap for ever.
     /// @param signatures Of the release's members, 65 bytes each, ascending by the signer's
@@ -374,14 +375,13 @@ contract ModelRegistry is Ownable2Step, EIP712 {
             revert ModelRegistry_UriTooLong(bytes(uri).length, MAX_URI_BYTES);
         }
         if (epsilonMicro == 0) revert ModelRegistry_ZeroEpsilon();
-        if (epsilonMicro > epsilonCapMicro - epsilonSpentMicro) {
-            revert ModelRegistry_CapExceeded(epsilonSpentMicro, epsilonMicro, epsilonCapMicro);
-        }
+        uint64[28] memory p = _parameters();
+        _requireWithinCap(epsilonMicro, p[ParameterRules.EPSILON_TOTAL_MICRO]);
         (, uint256 pending) = _activeAndPending();
         if (pending >= MAX_PENDING) revert ModelRegistry_TooManyPending(MAX_PENDING);
         _requireQuorum(
             release,
-            r.signaturesNeeded,
+            _signaturesNeeded(r, p),
             digest(release, version, sha256, uri, epsilonMicro),
             signatures
         );
@@ -389,9 +389,10 @@ contract ModelRegistry is Ownable2Step, EIP712 {
         r.state = ReleaseState.Published;
         r.version = version;
         currentRelease = 0;
+        publishedOpenedAt = r.openedAt;
         latestVersion = version;
         epsilonSpentMicro += epsilonMicro;
-        uint64 liveFrom = uint64(block.timestamp) + activationDelayS;
+        uint64 liveFrom = _liveFrom(p[ParameterRules.ACTIVATION_DELAY_S]);
         _models[version] = Model({
             sha256: sha256,
             release: release,
@@ -452,6 +453,21 @@ contract ModelRegistry is Ownable2Step, EIP712 {
         return (version, m.sha256, m.liveFrom, m.epsilonMicro);
     }
 
+    /// @notice What the sum of epsilon over all publications must not pass, as it is now. Adding up
+    /// is the most cautious way to compose; members keep the finer account, and refuse by it, on
+    /// their own machines.
+    function epsilonCapMicro() external view returns (uint64) {
+        (uint64[28] memory p,,) = parameterStore.parameters();
+        return p[ParameterRules.EPSILON_TOTAL_MICRO];
+    }
+
+    /// @notice From when on the next release may be opened, as the interval is now; 0 if nothing was
+    /// published.
+    function earliestOpening() external view returns (uint64) {
+        (uint64[28] memory p,,) = parameterStore.parameters();
+        return _earliestOpening(p);
+    }
+
     /// @notice A published version, revoked or not.
     function model(uint64 version)
         external
@@ -465,10 +481,13 @@ contract ModelRegistry is Ownable2Step, EIP712 {
 
     /// @notice A release, in whatever state it is.
     function releaseOf(uint64 release) external view returns (Release memory) {
-        if (_releases[release].state == ReleaseState.Unknown) {
-            revert ModelRegistry_UnknownRelease(release);
-        }
-        return _releases[release];
+        return _known(release);
+    }
+
+    /// @notice How many signatures would publish this release now.
+    function signaturesNeeded(uint64 release) external view returns (uint256) {
+        (uint64[28] memory p,,) = parameterStore.parameters();
+        return _signaturesNeeded(_known(release), p);
     }
 
     /// @notice Whether this address may sign the publication of this release.
@@ -510,6 +529,18 @@ contract ModelRegistry is Ownable2Step, EIP712 {
 
     /* INTERNAL */
 
+    /// @dev Refuses an opening that the parameters do not allow now; gives the quorum.
+    function _mayOpen(uint256 members) private view returns (uint32 needed) {
+        uint64[28] memory p = _parameters();
+        uint64 earliest = _earliestOpening(p);
+        if (block.timestamp < earliest) revert ModelRegistry_TooSoon(earliest);
+        uint64 capMicro = p[ParameterRules.EPSILON_TOTAL_MICRO];
+        if (epsilonSpentMicro >= capMicro) {
+            revert ModelRegistry_CapReached(epsilonSpentMicro, capMicro);
+        }
+        return _share(members, p);
+    }
+
     /// @dev Fixes who takes part in a role. Ids ascend, so none counts twice; the number of loops
     /// is bounded by MAX_HELPERS for helpers and by Membership.MAX_MEMBERS for members, since each
     /// id must hold the role.
@@ -535,10 +566,47 @@ contract ModelRegistry is Ownable2Step, EIP712 {
         emit ReleaseAbandoned(release);
     }
 
+    /// @dev The parameters in force; refuses while everything is paused.
+    function _parameters() private view returns (uint64[28] memory values) {
+        bool paused;
+        (values, paused,) = parameterStore.parameters();
+        if (paused) revert ModelRegistry_Paused();
+    }
+
+    function _earliestOpening(uint64[28] memory p) private view returns (uint64) {
+        if (publishedOpenedAt == 0) return 0;
+        return publishedOpenedAt + p[ParameterRules.RELEASE_INTERVAL_S];
+    }
+
+    /// @dev The cap may have been lowered below what is spent.
+    function _requireWithinCap(uint64 epsilonMicro, uint64 capMicro) private view {
+        if (uint256(epsilonSpentMicro) + epsilonMicro > capMicro) {
+            revert ModelRegistry_CapExceeded(epsilonSpentMicro, epsilonMicro, capMicro);
+        }
+    }
+
+    /// @dev After the delay, and not before the version that waits ahead of it: versions go live in
+    /// the order of their numbers, also where the delay was shortened meanwhile.
+    function _liveFrom(uint64 delayS) private view returns (uint64 liveFrom) {
+        liveFrom = uint64(block.timestamp) + delayS;
+        uint64 ahead = _models[_newest].liveFrom; // version 0 is never published: 0
+        if (ahead > liveFrom) return ahead;
+    }
+
+    /// @dev The quorum when the release was opened or the quorum now, whichever is more.
+    function _signaturesNeeded(Release storage r, uint64[28] memory p)
+        private
+        view
+        returns (uint256)
+    {
+        return Math.max(r.signaturesNeeded, _share(r.members, p));
+    }
+
     /// @dev The share of `members` rounded up. At least one, since the share is more than half and
     /// a registry without a member has nobody to sign.
-    function _signaturesNeeded(uint256 members) private view returns (uint32) {
-        uint256 needed = (members * quorumBps + BPS - 1) / BPS;
+    function _share(uint256 members, uint64[28] memory p) private pure returns (uint32) {
+        uint256 bps = p[ParameterRules.QUORUM_BPS];
+        uint256 needed = (members * bps + ParameterRules.BPS - 1) / ParameterRules.BPS;
         // No more than `members`, of whom Membership allows MAX_MEMBERS.
         // forge-lint: disable-next-line(unsafe-typecast)
         return needed == 0 ? 1 : uint32(needed);
@@ -546,7 +614,7 @@ contract ModelRegistry is Ownable2Step, EIP712 {
 
     /// @dev The newest unrevoked version that is active (0 if none), and how many newer ones wait
     /// for activation. Revoked versions are out of the list, and versions activate in the order in
-    /// which they were published (one delay for all), so the walk passes waiting versions only:
+    /// which they were published (see _liveFrom), so the walk passes waiting versions only:
     /// MAX_PENDING at most, as `publish` adds no more.
     function _activeAndPending() private view returns (uint64 active, uint256 pending) {
         active = _newest;
@@ -575,6 +643,11 @@ contract ModelRegistry is Ownable2Step, EIP712 {
             if (signer <= previous) revert ModelRegistry_SignersNotAscending(previous, signer);
             previous = signer;
         }
+    }
+
+    function _known(uint64 release) private view returns (Release storage r) {
+        r = _releases[release];
+        if (r.state == ReleaseState.Unknown) revert ModelRegistry_UnknownRelease(release);
     }
 
     function _open(uint64 release) private view returns (Release storage) {

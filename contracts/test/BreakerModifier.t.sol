@@ -132,8 +132,7 @@ contract BreakerModifierTest is CustodyFixture {
         BreakerModifier.Order memory o = order(sell(1e18, BPS));
         execute(o);
         refused(
-            o,
-            abi.encodeWithSelector(BreakerModifier.BreakerModifier_WrongNonce.selector, 0, 1)
+            o, abi.encodeWithSelector(BreakerModifier.BreakerModifier_WrongNonce.selector, 0, 1)
         );
     }
 
@@ -142,8 +141,7 @@ contract BreakerModifierTest is CustodyFixture {
         BreakerModifier.Order memory o = order(sell(1e18, BPS));
         o.nonce = nonce;
         refused(
-            o,
-            abi.encodeWithSelector(BreakerModifier.BreakerModifier_WrongNonce.selector, nonce, 0)
+            o, abi.encodeWithSelector(BreakerModifier.BreakerModifier_WrongNonce.selector, nonce, 0)
         );
     }
 
@@ -168,8 +166,9 @@ contract BreakerModifierTest is CustodyFixture {
                 o.calls[i] = sell(1e16, BPS);
             }
             o.nonce = breaker.nextNonce();
-            if (count > 0 && count <= 8) execute(o);
-            else {
+            if (count > 0 && count <= 8) {
+                execute(o);
+            } else {
                 refused(
                     o,
                     abi.encodeWithSelector(
@@ -327,9 +326,7 @@ contract BreakerModifierTest is CustodyFixture {
         );
         // A purchase at a good price is one from a pool that stands wrong; afterwards it is too far.
         uniswap.setPrice(sqrtPrice(9_690));
-        refusedAs(
-            order(buy(2_700e6, 9_800)), BreakerModifier.BreakerModifier_PriceTooFar.selector
-        );
+        refusedAs(order(buy(2_700e6, 9_800)), BreakerModifier.BreakerModifier_PriceTooFar.selector);
         // Nor may the price move within an order.
         uniswap.setPrice(sqrtPrice(9_710));
         execute(order(buy(2_700e6, 9_710), buy(2_700e6, 9_800)));
@@ -353,9 +350,7 @@ contract BreakerModifierTest is CustodyFixture {
     }
 
     function test_execute_badPurchase() public {
-        refusedAs(
-            order(buy(2_700e6, 10_101)), BreakerModifier.BreakerModifier_BadSwap.selector
-        );
+        refusedAs(order(buy(2_700e6, 10_101)), BreakerModifier.BreakerModifier_BadSwap.selector);
         execute(buy(2_700e6, 10_090));
     }
 
@@ -425,8 +420,7 @@ contract BreakerModifierTest is CustodyFixture {
         (own[2], own[3]) = (own[2] % 10_001, own[3] % 10_001);
         owner(
             abi.encodeCall(
-                BreakerModifier.setLimits,
-                (abi.decode(abi.encode(own), (BreakerModifier.Limits)))
+                BreakerModifier.setLimits, (abi.decode(abi.encode(own), (BreakerModifier.Limits)))
             )
         );
         (BreakerModifier.Limits memory limit, bool paused, uint64 asOf) = breaker.inForce();
@@ -458,9 +452,7 @@ contract BreakerModifierTest is CustodyFixture {
         BreakerModifier.Order memory o =
             order(call(address(breaker), abi.encodeCall(BreakerModifier.execute, (inner))));
         expectFailedCall(
-            abi.encodeWithSelector(
-                ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector
-            )
+            abi.encodeWithSelector(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector)
         );
         safe.exec(address(breaker), abi.encodeCall(BreakerModifier.execute, (o)));
 

@@ -131,7 +131,9 @@ contract Thieves is CustodyFixture {
     /// @notice Time passes; around midnight by preference.
     function wait(uint32 seed) external {
         uint256 midnight = (block.timestamp / DAY_S + 1) * DAY_S;
-        vm.warp(seed % 3 == 0 ? midnight - 1 : seed % 3 == 1 ? midnight : block.timestamp + seed % DAY_S);
+        vm.warp(
+            seed % 3 == 0 ? midnight - 1 : seed % 3 == 1 ? midnight : block.timestamp + seed % DAY_S
+        );
         feed.push(int256(ANSWER));
         consortium.setLive(1, MODEL, uint64(block.timestamp));
         seeCap();
@@ -227,8 +229,8 @@ contract BreakerModifierInvariantTest is CustodyFixture {
     }
 
     function lossIsAShareOfWhatWasSentOut() internal view {
-        uint256 bound_ = thieves.sentOut() * DEVIATION_BPS / BPS
-            + thieves.calls() * thieves.CRUMBS();
+        uint256 bound_ =
+            thieves.sentOut() * DEVIATION_BPS / BPS + thieves.calls() * thieves.CRUMBS();
         assertGe(thieves.kept() + bound_, thieves.worthAtFirst());
     }
 }

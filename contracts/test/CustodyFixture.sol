@@ -59,9 +59,8 @@ abstract contract CustodyFixture is Test {
         consortium.setLive(1, MODEL, uint64(START_S));
         safe = new StandInSafe();
         roles = new StandInRoles(safe);
-        (address token0, address token1) = baseIsToken0()
-            ? (address(weth), address(usdc))
-            : (address(usdc), address(weth));
+        (address token0, address token1) =
+            baseIsToken0() ? (address(weth), address(usdc)) : (address(usdc), address(weth));
         uniswap = new StandInUniswap(token0, token1, FEE_PIPS, sqrtPrice(BPS));
         breaker = new BreakerModifier(setUpOf(), limitsOf());
         roles.setModule(address(breaker));
@@ -71,7 +70,8 @@ abstract contract CustodyFixture is Test {
         usdc.mint(address(uniswap), 1e30);
         weth.mint(address(safe), 200e18);
         usdc.mint(address(safe), 500_000e6);
-        bytes memory approval = abi.encodeCall(IERC20.approve, (address(uniswap), type(uint256).max));
+        bytes memory approval =
+            abi.encodeCall(IERC20.approve, (address(uniswap), type(uint256).max));
         safe.exec(address(weth), approval);
         safe.exec(address(usdc), approval);
     }
@@ -119,13 +119,12 @@ abstract contract CustodyFixture is Test {
     function worth() internal view returns (uint256 value) {
         (uint256 amount0, uint256 amount1) = (0, 0);
         for (uint256 i = 0; i < uniswap.count(); ++i) {
-            (uint256 more0, uint256 more1) =
-                uniswap.amounts(i, sqrtPrice(BPS), Math.Rounding.Floor);
+            (uint256 more0, uint256 more1) = uniswap.amounts(i, sqrtPrice(BPS), Math.Rounding.Floor);
             (amount0, amount1) = (amount0 + more0, amount1 + more1);
         }
         (uint256 base, uint256 quote) = baseIsToken0() ? (amount0, amount1) : (amount1, amount0);
-        value = quote + usdc.balanceOf(address(safe))
-            + wethValue(base + weth.balanceOf(address(safe)));
+        value =
+            quote + usdc.balanceOf(address(safe)) + wethValue(base + weth.balanceOf(address(safe)));
     }
 
     function wethValue(uint256 amount) internal pure returns (uint256) {

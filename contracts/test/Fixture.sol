@@ -5,12 +5,15 @@ import {Test} from "forge-std/Test.sol";
 
 import {Membership} from "../src/Membership.sol";
 import {ModelRegistry} from "../src/ModelRegistry.sol";
+import {ParameterRules} from "../src/ParameterRules.sol";
+import {ParameterStore} from "../src/ParameterStore.sol";
+import {defaults} from "./Defaults.sol";
 
 /// @notice A consortium of five members, three helpers and a coordinator, and what tests say about
 /// it.
 abstract contract Fixture is Test {
-    uint16 internal constant QUORUM_BPS = 6_667;
-    uint32 internal constant DELAY_S = 1 hours;
+    uint64 internal constant QUORUM_BPS = 6_667;
+    uint64 internal constant DELAY_S = 1 hours;
     uint64 internal constant CAP_MICRO = 8_000_000;
     uint64 internal constant EPSILON_MICRO = 1_000_000;
     uint32 internal constant ROUNDS = 40;
@@ -30,6 +33,7 @@ abstract contract Fixture is Test {
     uint256 internal coordinatorId;
 
     Membership internal membership;
+    ParameterStore internal store;
     ModelRegistry internal registry;
 
     /// @dev Signing keys of the members, ascending by address, and their seats, ascending by id in
@@ -41,7 +45,8 @@ abstract contract Fixture is Test {
     function setUp() public virtual {
         vm.warp(START_S);
         membership = new Membership(governance);
-        registry = new ModelRegistry(membership, governance, QUORUM_BPS, DELAY_S, CAP_MICRO);
+        store = newStore(QUORUM_BPS, DELAY_S, CAP_MICRO);
+        registry = new ModelRegistry(membership, store, governance);
         vm.prank(governance);
         registry.setGuardian(guardian);
 
@@ -55,6 +60,34 @@ abstract contract Fixture is Test {
         }
         coordinator = vm.addr(keyOf("coordinator", 0));
         coordinatorId = seat(coordinator, membership.COORDINATOR());
+    }
+
+    /* PARAMETERS */
+
+    function newStore(uint64 quorumBps, uint64 delayS, uint64 capMicro)
+        internal
+        returns (ParameterStore)
+    {
+        uint64[28] memory values = defaults();
+        values[ParameterRules.QUORUM_BPS] = quorumBps;
+        values[ParameterRules.ACTIVATION_DELAY_S] = delayS;
+        values[ParameterRules.EPSILON_TOTAL_MICRO] = capMicro;
+        return new ParameterStore(governance, values);
+    }
+
+    function one(uint8 id, uint64 value)
+        internal
+        pure
+        returns (uint8[] memory ids, uint64[] memory values)
+    {
+        (ids, values) = (new uint8[](1), new uint64[](1));
+        (ids[0], values[0]) = (id, value);
+    }
+
+    function setParameter(uint8 id, uint64 value) internal {
+        (uint8[] memory ids, uint64[] memory values) = one(id, value);
+        vm.prank(governance);
+        store.set(ids, values);
     }
 
     /* SEATS */

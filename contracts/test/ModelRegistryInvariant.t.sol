@@ -5,6 +5,8 @@ import {Test} from "forge-std/Test.sol";
 
 import {Membership} from "../src/Membership.sol";
 import {ModelRegistry} from "../src/ModelRegistry.sol";
+import {ParameterRules} from "../src/ParameterRules.sol";
+import {ParameterStore} from "../src/ParameterStore.sol";
 import {Fixture} from "./Fixture.sol";
 
 /// @notice Everybody who acts on a registry, honest or not, with a plain record of what should have
@@ -19,6 +21,8 @@ contract Actors is Test {
         bool revoked;
         uint256 signers;
         uint256 needed;
+        uint64 spentMicro; // in all, this one included
+        uint64 capMicro; // as it was then
     }
 
     struct Posted {
@@ -34,6 +38,7 @@ contract Actors is Test {
 
     Membership internal immutable MEMBERSHIP;
     ModelRegistry internal immutable REGISTRY;
+    ParameterStore internal immutable STORE;
     address internal immutable OWNER;
     address internal immutable GUARDIAN;
 
@@ -50,7 +55,16 @@ contract Actors is Test {
     uint64 public open; // the open release; 0 if none
     uint256 internal holder; // which coordinator opened it
     uint32 internal lastRound;
-    uint256 internal needed;
+    uint256 internal needed; // at the opening
+    uint256 internal membersThen;
+    uint64 internal openedAt;
+    uint64 internal waitsFrom; // opening of the newest published release; 0 if none
+    // What governance last said.
+    uint64 internal quorumBps = 6_667;
+    uint64 internal delayS = 1 hours;
+    uint64 internal capMicro = CAP_MICRO;
+    uint64 internal intervalS;
+    bool internal paused;
     mapping(uint64 release => mapping(address signer => bool)) internal signs;
 
     constructor(
@@ -61,6 +75,7 @@ contract Actors is Test {
     ) {
         REGISTRY = registry;
         MEMBERSHIP = registry.membership();
+        STORE = ParameterStore(address(registry.parameterStore()));
         OWNER = registry.owner();
         GUARDIAN = guardian;
         coordinators = coordinators_;
@@ -93,6 +108,44 @@ contract Actors is Test {
         else MEMBERSHIP.expel(id);
     }
 
+    /// @notice Governance moves one of the parameters that the registry reads, or pauses.
+    function govern(uint8 what, uint64 value) external {
+        what %= 8;
+        if (what == 0) {
+            move(ParameterRules.QUORUM_BPS, quorumBps = uint64(bound(value, 5_001, 1e4)));
+        }
+        if (what == 1) {
+            move(ParameterRules.ACTIVATION_DELAY_S, delayS = uint64(bound(value, 0, 4 hours)));
+        }
+        if (what == 2) {
+            capMicro = uint64(bound(value, CAP_MICRO, 2 * CAP_MICRO));
+            if (value % 3 == 0) capMicro = CAP_MICRO; // lowered again, perhaps below what is spent
+            move(ParameterRules.EPSILON_TOTAL_MICRO, capMicro);
+        }
+        if (what == 3) {
+            intervalS = value % 2 == 0 ? 0 : uint64(bound(value, 1, 3 hours));
+            move(ParameterRules.RELEASE_INTERVAL_S, intervalS);
+        }
+        bool pauses = what == 4 && value % 4 == 0; // seldom, and not for long
+        if (pauses == paused) return;
+        paused = pauses;
+        vm.prank(OWNER);
+        if (pauses) STORE.pause();
+        else STORE.unpause();
+    }
+
+    function move(uint8 id, uint64 value) internal {
+        uint8[] memory ids = new uint8[](1);
+        uint64[] memory values = new uint64[](1);
+        (ids[0], values[0]) = (id, value);
+        vm.prank(OWNER);
+        STORE.set(ids, values);
+    }
+
+    function share(uint256 members) internal view returns (uint256) {
+        return (members * quorumBps + 9_999) / 10_000;
+    }
+
     /* THE COORDINATORS */
 
     /// @param leaveOut The members (one bit each) that this release goes without.
@@ -100,14 +153,15 @@ contract Actors is Test {
         uint64 release = newestRelease + step % 3;
         uint256[] memory ids = memberIds(leaveOut & (leaveOut >> 4)); // a few, mostly
         uint256 members = MEMBERSHIP.memberCount();
-        uint256 share = (members * REGISTRY.quorumBps() + 9_999) / 10_000;
-        bool must = release > newestRelease && spentMicro < CAP_MICRO && ids.length >= share
-            && ids.length > 0 && (open == 0 || holder == who % 2);
+        bool must = release > newestRelease && spentMicro < capMicro && !paused
+            && ids.length >= share(members) && ids.length > 0 && (open == 0 || holder == who % 2)
+            && (waitsFrom == 0 || block.timestamp >= waitsFrom + intervalS);
         vm.prank(coordinators[who % 2]);
         try REGISTRY.openRelease(release, "policy", "base", ROUNDS, ids, new uint256[](0)) {
             assertTrue(must, "opened what must not be opened");
             (open, newestRelease, holder) = (release, release, who % 2);
-            (lastRound, needed) = (0, share);
+            (lastRound, needed) = (0, share(members));
+            (membersThen, openedAt) = (members, uint64(block.timestamp));
             for (uint256 i = 0; i < ids.length; ++i) {
                 signs[release][MEMBERSHIP.seat(ids[i]).signer] = true;
             }
@@ -175,23 +229,27 @@ contract Actors is Test {
         uint8 trick
     ) internal {
         bool tricked = trick != 0 && given.length > 1;
-        bool must = open != 0 && version > newestVersion && epsilonMicro > 0
-            && spentMicro + epsilonMicro <= CAP_MICRO && waiting() < WAITING
-            && given.length >= needed && !tricked && allMaySign;
+        uint256 asked = share(membersThen);
+        if (needed > asked) asked = needed;
+        bool must = open != 0 && version > newestVersion && epsilonMicro > 0 && !paused
+            && spentMicro + epsilonMicro <= capMicro && waiting() < WAITING && given.length >= asked
+            && !tricked && allMaySign;
         try REGISTRY.publish(open, version, hash, URI, epsilonMicro, given) {
             assertTrue(must, "published what must not be published");
             publications.push(
                 Published({
                     version: version,
-                    liveFrom: uint64(block.timestamp) + REGISTRY.activationDelayS(),
+                    liveFrom: notBeforeOthers(uint64(block.timestamp) + delayS),
                     epsilonMicro: epsilonMicro,
                     hash: hash,
                     revoked: false,
                     signers: given.length,
-                    needed: needed
+                    needed: asked,
+                    spentMicro: spentMicro + epsilonMicro,
+                    capMicro: capMicro
                 })
             );
-            (newestVersion, open) = (version, 0);
+            (newestVersion, open, waitsFrom) = (version, 0, openedAt);
             spentMicro += epsilonMicro;
         } catch {
             assertFalse(must, "refused to publish");
@@ -221,6 +279,15 @@ contract Actors is Test {
         for (uint256 i = 0; i < publications.length; ++i) {
             if (!publications[i].revoked && block.timestamp < publications[i].liveFrom) ++count;
         }
+    }
+
+    /// @notice That time, or the latest of any version that is not revoked.
+    function notBeforeOthers(uint64 liveFrom) internal view returns (uint64) {
+        for (uint256 i = 0; i < publications.length; ++i) {
+            if (publications[i].revoked || publications[i].liveFrom <= liveFrom) continue;
+            liveFrom = publications[i].liveFrom;
+        }
+        return liveFrom;
     }
 
     /// @notice What must be live, by a plain search over everything.
@@ -310,6 +377,7 @@ contract ModelRegistryInvariantTest is Fixture {
         oneManifestForARound();
         liveIsTheNewestActive();
         fewWait();
+        versionsActivateInOrder();
     }
 
     function onlyByQuorum() internal view {
@@ -325,9 +393,10 @@ contract ModelRegistryInvariantTest is Fixture {
         uint256 sum = 0;
         for (uint256 i = 0; i < all.length; ++i) {
             sum += all[i].epsilonMicro;
+            assertEq(all[i].spentMicro, sum);
+            assertLe(sum, all[i].capMicro);
         }
         assertEq(registry.epsilonSpentMicro(), sum);
-        assertLe(sum, CAP_MICRO);
     }
 
     function onlyAscending() internal view {
@@ -368,6 +437,16 @@ contract ModelRegistryInvariantTest is Fixture {
         assertLe(actors.waiting(), registry.MAX_PENDING());
     }
 
+    function versionsActivateInOrder() internal view {
+        Actors.Published[] memory all = actors.allPublished();
+        uint64 latest = 0;
+        for (uint256 i = 0; i < all.length; ++i) {
+            if (all[i].revoked) continue;
+            assertGe(all[i].liveFrom, latest);
+            latest = all[i].liveFrom;
+        }
+    }
+
     /// @dev The actors can reach every state that the invariants speak of; otherwise they would
     /// hold of nothing.
     function test_actorsReachEverything() public {
@@ -381,10 +460,29 @@ contract ModelRegistryInvariantTest is Fixture {
         assertEq(actors.allPosted().length, 3);
         assertEq(actors.waiting(), 3);
         actors.revoke(0, 2);
-        actors.wait(DELAY_S);
+        actors.wait(uint32(DELAY_S));
         assertEq(actors.live().version, 2);
         actors.openRelease(1, 1, 0);
         actors.abandon(8);
         assertEq(actors.open(), 0);
+
+        actors.govern(3, 1 hours + 1);
+        actors.openRelease(0, 1, 0);
+        assertEq(actors.open(), 0); // the interval is not over
+        actors.wait(1);
+        actors.openRelease(0, 1, 0);
+        assertEq(actors.open(), 5);
+        actors.govern(4, 0);
+        actors.publishHonestly(EPSILON_MICRO);
+        assertEq(actors.allPublished().length, 3); // paused
+        actors.govern(0, 10_000);
+        actors.publishSomehow(1, EPSILON_MICRO, 0x1f, 0);
+        actors.publishHonestly(EPSILON_MICRO);
+        assertEq(actors.allPublished().length, 4);
+        actors.wait(2 hours - 1);
+        actors.govern(2, 1);
+        actors.govern(1, 0);
+        actors.openRelease(0, 1, 0);
+        assertEq(actors.open(), 6);
     }
 }

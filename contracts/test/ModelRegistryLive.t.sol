@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
 
 import {ModelRegistry} from "../src/ModelRegistry.sol";
+import {ParameterRules} from "../src/ParameterRules.sol";
 import {Fixture} from "./Fixture.sol";
 
 /// @notice What is live, revocation, and the powers of owner and guardian.
@@ -46,7 +47,7 @@ contract ModelRegistryLiveTest is Fixture {
     }
 
     function test_live_noDelay() public {
-        registry = new ModelRegistry(membership, governance, QUORUM_BPS, 0, CAP_MICRO);
+        setParameter(ParameterRules.ACTIVATION_DELAY_S, 0);
         open(1);
         publish(1, 1);
         assertEq(liveVersion(), 1);

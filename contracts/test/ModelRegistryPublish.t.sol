@@ -169,7 +169,7 @@ contract ModelRegistryPublishTest is Fixture {
     }
 
     function test_publish_tooManyPending() public {
-        registry = new ModelRegistry(membership, governance, QUORUM_BPS, DELAY_S, CAP_MICRO);
+        registry = new ModelRegistry(membership, store, governance);
         uint64 limit = uint64(registry.MAX_PENDING());
         for (uint64 i = 1; i <= limit; ++i) {
             open(i);
@@ -313,7 +313,7 @@ contract ModelRegistryPublishTest is Fixture {
 
     function test_publish_otherRegistryOrChain() public {
         ModelRegistry signedFor = registry;
-        registry = new ModelRegistry(membership, governance, QUORUM_BPS, DELAY_S, CAP_MICRO);
+        registry = new ModelRegistry(membership, store, governance);
         open(1);
         expectNotMember();
         submit();
@@ -389,9 +389,7 @@ contract ModelRegistryPublishTest is Fixture {
         address at_ = vm.parseJsonAddress(vector, ".registry");
         vm.chainId(vm.parseJsonUint(vector, ".chain_id"));
         deployCodeTo(
-            "ModelRegistry.sol:ModelRegistry",
-            abi.encode(membership, governance, QUORUM_BPS, DELAY_S, CAP_MICRO),
-            at_
+            "ModelRegistry.sol:ModelRegistry", abi.encode(membership, store, governance), at_
         );
         bytes32 signed = ModelRegistry(at_)
             .digest(

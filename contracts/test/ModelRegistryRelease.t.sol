@@ -3,8 +3,10 @@ pragma solidity 0.8.37;
 
 import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
 
+import {IParameters} from "../src/IParameters.sol";
 import {Membership} from "../src/Membership.sol";
 import {ModelRegistry} from "../src/ModelRegistry.sol";
+import {ParameterRules} from "../src/ParameterRules.sol";
 import {Fixture} from "./Fixture.sol";
 
 /// @notice Constructor, releases and manifests.
@@ -46,9 +48,9 @@ contract ModelRegistryReleaseTest is Fixture {
     function test_constructor() public view {
         assertEq(address(registry.membership()), address(membership));
         assertEq(registry.owner(), governance);
-        assertEq(registry.quorumBps(), QUORUM_BPS);
-        assertEq(registry.activationDelayS(), DELAY_S);
+        assertEq(address(registry.parameterStore()), address(store));
         assertEq(registry.epsilonCapMicro(), CAP_MICRO);
+        assertEq(registry.earliestOpening(), 0);
         assertEq(registry.latestRelease(), 0);
         assertEq(registry.currentRelease(), 0);
         assertEq(registry.latestVersion(), 0);
@@ -60,41 +62,19 @@ contract ModelRegistryReleaseTest is Fixture {
         vm.expectRevert(
             abi.encodeWithSelector(ModelRegistry.ModelRegistry_NoMembership.selector, outsider)
         );
-        new ModelRegistry(none, governance, QUORUM_BPS, DELAY_S, CAP_MICRO);
+        new ModelRegistry(none, store, governance);
     }
 
-    function test_constructor_quorumBounds() public {
-        testFuzz_constructor_quorum(5_000);
-        testFuzz_constructor_quorum(5_001);
-        testFuzz_constructor_quorum(10_000);
-        testFuzz_constructor_quorum(10_001);
-    }
-
-    function testFuzz_constructor_quorum(uint16 bps) public {
-        if (bps <= 5_000 || bps > 10_000) {
-            vm.expectRevert(
-                abi.encodeWithSelector(ModelRegistry.ModelRegistry_QuorumOutOfRange.selector, bps)
-            );
-        }
-        new ModelRegistry(membership, governance, bps, DELAY_S, CAP_MICRO);
-    }
-
-    function test_constructor_delay() public {
-        uint32 limit = registry.MAX_ACTIVATION_DELAY_S();
-        new ModelRegistry(membership, governance, QUORUM_BPS, limit, CAP_MICRO);
+    function test_constructor_noParameters() public {
         vm.expectRevert(
-            abi.encodeWithSelector(
-                ModelRegistry.ModelRegistry_DelayTooLong.selector, limit + 1, limit
-            )
+            abi.encodeWithSelector(ModelRegistry.ModelRegistry_NoParameters.selector, outsider)
         );
-        new ModelRegistry(membership, governance, QUORUM_BPS, limit + 1, CAP_MICRO);
+        new ModelRegistry(membership, IParameters(outsider), governance);
     }
 
-    function test_constructor_zeros() public {
-        vm.expectRevert(ModelRegistry.ModelRegistry_ZeroCap.selector);
-        new ModelRegistry(membership, governance, QUORUM_BPS, DELAY_S, 0);
+    function test_constructor_zeroOwner() public {
         vm.expectRevert(abi.encodeWithSelector(Ownable.OwnableInvalidOwner.selector, address(0)));
-        new ModelRegistry(membership, address(0), QUORUM_BPS, DELAY_S, CAP_MICRO);
+        new ModelRegistry(membership, store, address(0));
     }
 
     /* openRelease */
@@ -180,9 +160,7 @@ contract ModelRegistryReleaseTest is Fixture {
     }
 
     function test_open_noMembersAtAll() public {
-        registry = new ModelRegistry(
-            new Membership(address(this)), governance, QUORUM_BPS, DELAY_S, CAP_MICRO
-        );
+        registry = new ModelRegistry(new Membership(address(this)), store, governance);
         registry.membership().admit(coordinator, coordinator, 0, 4);
         vm.expectRevert(
             abi.encodeWithSelector(ModelRegistry.ModelRegistry_TooFewMembers.selector, 0, 1)
@@ -194,8 +172,9 @@ contract ModelRegistryReleaseTest is Fixture {
     function testFuzz_open_roundsUp(uint8 members, uint16 bps) public {
         uint256 count = bound(members, 1, 40);
         bps = uint16(bound(bps, 5_001, 10_000));
+        setParameter(ParameterRules.QUORUM_BPS, bps);
         Membership m = new Membership(address(this));
-        registry = new ModelRegistry(m, governance, bps, DELAY_S, CAP_MICRO);
+        registry = new ModelRegistry(m, store, governance);
         uint256[] memory ids = new uint256[](count);
         for (uint160 i = 0; i < count; ++i) {
             address one = address(0x10000 + i);

@@ -33,13 +33,16 @@ COORDINATOR: Final = 4
 CONTRACTS: Final = (
     "Membership",
     "ModelRegistry",
+    "ParameterStore",
     "LocalPriceFeed",
     "DevToken",
     "BreakerModifier",
 )
 
 _SEAT_TYPE: Final = "(address,address,bytes32,uint8)"
-_RELEASE_TYPE: Final = "(uint256,bytes32,bytes32,uint32,uint32,uint32,uint64,uint8)"
+_RELEASE_TYPE: Final = (
+    "(uint256,bytes32,bytes32,uint32,uint32,uint32,uint16,uint64,uint64,uint8)"
+)
 
 ADMIT: Final = Function("admit(address,address,bytes32,uint8)", "(uint256)")
 UPDATE: Final = Function("update(uint256,address,bytes32,uint8)")
@@ -59,6 +62,9 @@ MODEL: Final = Function("model(uint64)", "(bytes32,uint64,uint64,uint64,bool)")
 MANIFEST_OF: Final = Function("manifestOf(uint64,uint32)", "(bytes32)")
 HAS_MANIFEST: Final = Function("hasManifest(uint64,uint32)", "(bool)")
 RELEASE_OF: Final = Function("releaseOf(uint64)", f"({_RELEASE_TYPE})")
+SIGNATURES_NEEDED: Final = Function("signaturesNeeded(uint64)", "(uint256)")
+EARLIEST_OPENING: Final = Function("earliestOpening()", "(uint64)")
+PARAMETER_STORE: Final = Function("parameterStore()", "(address)")
 LATEST_RELEASE: Final = Function("latestRelease()", "(uint64)")
 LATEST_VERSION: Final = Function("latestVersion()", "(uint64)")
 EPSILON_SPENT: Final = Function("epsilonSpentMicro()", "(uint64)")
@@ -118,6 +124,10 @@ class Release:
     rounds: int
     last_round: int
     signatures_needed: int
+    """To publish it now: the quorum at the opening or the present one, whichever is more."""
+    members: int
+    """Of the whole consortium, when it was opened."""
+    opened_at_s: int
     version: int
     state: int
     """0 unknown, 1 open, 2 published, 3 abandoned, in the order of the contract's enum."""
@@ -246,9 +256,24 @@ class ModelRegistry:
 
     def release(self, release: int, block: int | str = "latest") -> Conversation[Release]:
         """A release as it stands; reverts with UnknownRelease."""
-        ((row,),) = yield from read([(self.address, RELEASE_OF, (release,))], block)
-        coordinator, policy, base, *rest = row
-        return Release(coordinator, policy, base.hex(), *rest)
+        (row,), (needed,) = yield from read(
+            [
+                (self.address, RELEASE_OF, (release,)),
+                (self.address, SIGNATURES_NEEDED, (release,)),
+            ],
+            block,
+        )
+        coordinator, policy, base, rounds, last_round, _, *rest = row
+        return Release(coordinator, policy, base.hex(), rounds, last_round, needed, *rest)
+
+    def earliest_opening_s(self, block: int | str = "latest") -> Conversation[int]:
+        """From when on the next release may be opened; 0 if at any time."""
+        return (yield from _one(self.address, EARLIEST_OPENING, (), block, int))
+
+    def parameter_store(self, block: int | str = "latest") -> Conversation[str]:
+        """The address of what the registry reads its parameters from."""
+        found = yield from _one(self.address, PARAMETER_STORE, (), block, str)
+        return to_checksum_address(found)
 
     def latest_release(self, block: int | str = "latest") -> Conversation[int]:
         return (yield from _one(self.address, LATEST_RELEASE, (), block, int))
@@ -257,7 +282,7 @@ class ModelRegistry:
         return (yield from _one(self.address, LATEST_VERSION, (), block, int))
 
     def epsilon_micro(self, block: int | str = "latest") -> Conversation[tuple[int, int]]:
-        """(spent, cap) of the consortium, in millionths."""
+        """(spent, cap) of the consortium, in millionths; the cap as it is now."""
         (spent,), (cap,) = yield from read(
             [(self.address, EPSILON_SPENT, ()), (self.address, EPSILON_CAP, ())], block
         )

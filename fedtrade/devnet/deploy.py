@@ -1,7 +1,7 @@
 """What is deployed on a local chain, and in which order.
 
 Real: Uniswap v3 (factory, descriptor, position manager, router, quoter) from the pinned packages,
-and our own Membership and ModelRegistry. Stand-ins: four tokens (`DevToken`) and the price feed
+and our own Membership, ParameterStore and ModelRegistry. Stand-ins: four tokens (`DevToken`) and the price feed
 (`LocalPriceFeed`), written by one operator in place of an oracle committee. The tokens are no
 wrapped native tokens, so the venue's native-token paths are unused.
 
@@ -34,6 +34,7 @@ from fedtrade.devnet.accounts import (
 from fedtrade.devnet.anvil import Anvil
 from fedtrade.devnet.artifacts import CORE, PERIPHERY, Artifacts
 from fedtrade.errors import Fault
+from fedtrade.governed import Governed
 from fedtrade.venues.codec import Call, Function, quantity
 from fedtrade.venues.uniswap_v3 import (
     CREATE_POOL,
@@ -103,7 +104,7 @@ def contract_files() -> dict[str, bytes]:
     folder = files("fedtrade.chain") / "abi"
     return {
         name: (folder / f"{name}.json").read_bytes()
-        for name in ("BreakerModifier", "DevToken", "LocalPriceFeed", "Membership", "ModelRegistry")
+        for name in ("DevToken", "LocalPriceFeed", "Membership", "ModelRegistry", "ParameterStore")
     }
 
 
@@ -136,11 +137,18 @@ def deploy_chain(
     swap_router = deployer.uniswap(PERIPHERY, "SwapRouter.sol", venue)
     quoter = deployer.uniswap(PERIPHERY, "lens/QuoterV2.sol", venue)
     membership = deployer.ours("Membership", encode(["address"], [GOVERNOR]))
-    registry = deployer.ours("ModelRegistry", encode(
-        ["address", "address", "uint16", "uint32", "uint64"],
-        [membership, GOVERNOR, genesis.quorum_bps, genesis.activation_delay_s,
-         genesis.epsilon_cap_micro],
-    ))  # fmt: skip
+    parameters = Governed(
+        quorum_bps=genesis.quorum_bps,
+        activation_delay_s=genesis.activation_delay_s,
+        epsilon_total_micro=genesis.epsilon_cap_micro,
+    )
+    store = deployer.ours(
+        "ParameterStore", encode(["address", "uint64[28]"], [GOVERNOR, parameters.values])
+    )
+    registry = deployer.ours(
+        "ModelRegistry",
+        encode(["address", "address", "address"], [membership, store, GOVERNOR]),
+    )
     answer = round(plan.price * 10**FEED_DECIMALS)
     described = encode(
         ["uint8", "string", "int256"], [FEED_DECIMALS, f"{plan.symbol} / USDC", answer]

@@ -26,6 +26,7 @@ _SOURCES: Final = (
     ("fedtrade.devnet", "accounts.py"),
     ("fedtrade.devnet", "anvil.py"),
     ("fedtrade.devnet", "deploy.py"),
+    ("fedtrade", "governed.py"),
     ("fedtrade.venues", "uniswap_v3.py"),
     ("fedtrade.chain", "deployment.py"),
 )

@@ -17,7 +17,7 @@ from fedtrade.protocol import publication_digest, recover
 from fedtrade.typed_data import keccak
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
-NAMES = ("DevToken", "LocalPriceFeed", "Membership", "ModelRegistry")
+NAMES = ("DevToken", "LocalPriceFeed", "Membership", "ModelRegistry", "ParameterStore")
 PUBLICATION = {
     "Publication": [
         {"name": "release", "type": "uint64"},
@@ -61,7 +61,9 @@ RELIED_ON = {
         "function live() view returns (uint64,bytes32,uint64,uint64)",
         "function model(uint64) view returns (bytes32,uint64,uint64,uint64,bool)",
         "function releaseOf(uint64) view returns "
-        "((uint256,bytes32,bytes32,uint32,uint32,uint32,uint64,uint8))",
+        "((uint256,bytes32,bytes32,uint32,uint32,uint32,uint16,uint64,uint64,uint8))",
+        "function signaturesNeeded(uint64) view returns (uint256)",
+        "function earliestOpening() view returns (uint64)",
         "function isSigner(uint64,address) view returns (bool)",
         "function manifestOf(uint64,uint32) view returns (bytes32)",
         "function hasManifest(uint64,uint32) view returns (bool)",
@@ -71,8 +73,7 @@ RELIED_ON = {
         "function latestVersion() view returns (uint64)",
         "function epsilonSpentMicro() view returns (uint64)",
         "function epsilonCapMicro() view returns (uint64)",
-        "function activationDelayS() view returns (uint32)",
-        "function quorumBps() view returns (uint16)",
+        "function parameterStore() view returns (address)",
         "function membership() view returns (address)",
         "event ReleaseOpened(uint64 indexed,uint256 indexed,bytes32,bytes32,uint32,uint32,"
         "uint256[],uint256[])",
@@ -90,7 +91,31 @@ RELIED_ON = {
         "error ModelRegistry_ReleaseNotOpen(uint64)",
         "error ModelRegistry_RoundNotAscending(uint32,uint32)",
         "error ModelRegistry_NotGuardian(address)",
-        "constructor(address,address,uint16,uint32,uint64)",
+        "constructor(address,address,address)",
+    },
+    "ParameterStore": {
+        "function parameters() view returns (uint64[28],bool,uint64)",
+        "function governed() view returns (uint64[28])",
+        "function interim() view returns (uint64[28],uint64)",
+        "function snapshot() view returns (uint64[28],uint64[28],uint64,bool,uint64)",
+        "function lastSteered(uint8) view returns (uint64)",
+        "function sequence() view returns (uint64)",
+        "function set(uint8[],uint64[])",
+        "function steer(uint8[],uint64[])",
+        "function tighten(uint8[],uint64[])",
+        "function veto()",
+        "function pause()",
+        "function unpause()",
+        "function setGuardian(address)",
+        "function setSteward(address)",
+        "event ParametersChanged(uint64 indexed,uint64[28],bool)",
+        "event ParametersSteered(address indexed,uint8[],uint64[],uint64)",
+        "event ParametersTightened(address indexed,uint8[],uint64[])",
+        "event InterimEnded(address indexed)",
+        "event PauseChanged(address indexed,bool)",
+        "error ParameterRules_OutOfBounds(uint8,uint64,uint64,uint64)",
+        "error ParameterRules_JointlyAbsurd(uint8)",
+        "constructor(address,uint64[28])",
     },
     "LocalPriceFeed": {
         "function push(int256)",
@@ -165,9 +190,11 @@ def test_file_is_canonical_and_linked(name: str) -> None:
 
 def test_nobody_can_transfer_pause_or_upgrade() -> None:
     """The powers that must not exist are not in the interface either."""
-    for name in ("Membership", "ModelRegistry"):
+    for name in ("Membership", "ModelRegistry", "ParameterStore"):
         functions = {e["name"] for e in shipped(name)["abi"] if e["type"] == "function"}
-        forbidden = {"pause", "unpause", "upgradeTo", "upgradeToAndCall", "initialize", "withdraw"}
+        forbidden = {"upgradeTo", "upgradeToAndCall", "initialize", "withdraw"}
+        if name != "ParameterStore":  # the one place from which everything is paused
+            forbidden |= {"pause", "unpause"}
         assert not functions & forbidden
         assert not any(e["type"] in ("receive", "fallback") for e in shipped(name)["abi"])
         assert not any(e.get("stateMutability") == "payable" for e in shipped(name)["abi"])

@@ -5,7 +5,14 @@ import string
 from fedtrade.chain.contracts import known_errors
 from fedtrade.chain.revert_sentences import SENTENCES
 
-OURS = ("Membership_", "ModelRegistry_", "LocalPriceFeed_", "BreakerModifier_")
+OURS = (
+    "Membership_",
+    "ModelRegistry_",
+    "ParameterRules_",
+    "ParameterStore_",
+    "LocalPriceFeed_",
+    "BreakerModifier_",
+)
 SHAPES = {shape.name: shape for shape in known_errors().values()}
 
 

@@ -4,9 +4,11 @@ import pytest
 
 from fedtrade.chain.contracts import Membership, ModelRegistry
 from fedtrade.chain.conversation import ask, read
+from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.chain.pools import oracle_answer, pool_snapshot
 from fedtrade.devnet import accounts
 from fedtrade.devnet.deploy import MARKETS, Genesis, Reverted, _created, send
+from fedtrade.governed import Governed
 from fedtrade.venues.codec import Call, Function
 from fedtrade.venues.uniswap_v3 import full_range
 
@@ -58,21 +60,22 @@ def test_tokens_and_feed_are_as_described(place):
 
 def test_our_contracts_are_empty_and_governed(place):
     _, known, rpc, block = place
-    owner, guarded = Function("owner()", "(address)"), Function("quorumBps()", "(uint16)")
+    owner = Function("owner()", "(address)")
     registry = ModelRegistry(known.model_registry)
-    (first,), (second,), (quorum,) = ask(
+    store = ParameterStore(ask(rpc, registry.parameter_store()))
+    (first,), (second,), (third,) = ask(
         rpc,
         read(
-            [
-                (known.membership, owner, ()),
-                (known.model_registry, owner, ()),
-                (known.model_registry, guarded, ()),
-            ],
+            [(at, owner, ()) for at in (known.membership, known.model_registry, store.address)],
             block,
         ),
     )
-    assert first == second == accounts.GOVERNOR.lower()
-    assert quorum == 6667
+    assert first == second == third == accounts.GOVERNOR.lower()
+    standing = ask(rpc, store.parameters())
+    assert not standing.paused
+    assert standing.governed == Governed(
+        quorum_bps=6667, activation_delay_s=30, epsilon_total_micro=20_000_000
+    )
     assert ask(rpc, registry.live()).version == 0
     assert ask(rpc, registry.epsilon_micro()) == (0, 20_000_000)
     assert ask(rpc, Membership(known.membership).member_count()) == 0
