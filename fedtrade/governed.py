@@ -231,7 +231,8 @@ class JointRule:
         return tuple(BY_NAME[name].id for name in self.names)
 
 
-JOINT_RULES: Final = tuple(JointRule(i, *row) for i, row in enumerate((
+_JointRow = tuple[str, tuple[str, ...], Callable[..., bool], str, str]
+_JOINT_ROWS: Final[tuple[_JointRow, ...]] = (
     ("CommitteeStands", ("helpers", "corrupt"),
      lambda helpers, corrupt: helpers >= 2 * corrupt + 1,
      "helpers >= 2 corrupt + 1",
@@ -285,7 +286,9 @@ JOINT_RULES: Final = tuple(JointRule(i, *row) for i, row in enumerate((
      lambda mirror, model: mirror <= model,
      "mirrorAgeMaxS <= modelAgeMaxS",
      "News that may be older than the model that they name cannot say that it is usable."),
-), start=1))  # fmt: skip
+)  # fmt: skip
+
+JOINT_RULES: Final = tuple(JointRule(i, *row) for i, row in enumerate(_JOINT_ROWS, start=1))
 """Every joint rule, by number - 1."""
 
 

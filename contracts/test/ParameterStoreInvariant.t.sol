@@ -175,8 +175,8 @@ contract StoreActors is Test {
             tighter = tighter || value != next[id] || value != now_[id];
             next[id] = now_[id] = value;
         }
-        must = must && tighter && ParameterRules.broken(next) == 0
-            && ParameterRules.broken(now_) == 0;
+        must =
+            must && tighter && ParameterRules.broken(next) == 0 && ParameterRules.broken(now_) == 0;
         (uint64[28] memory before,,) = STORE.parameters();
         uint64[28] memory governedBefore = STORE.governed();
         vm.prank(by);

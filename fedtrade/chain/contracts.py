@@ -40,9 +40,7 @@ CONTRACTS: Final = (
 )
 
 _SEAT_TYPE: Final = "(address,address,bytes32,uint8)"
-_RELEASE_TYPE: Final = (
-    "(uint256,bytes32,bytes32,uint32,uint32,uint32,uint16,uint64,uint64,uint8)"
-)
+_RELEASE_TYPE: Final = "(uint256,bytes32,bytes32,uint32,uint32,uint32,uint16,uint64,uint64,uint8)"
 
 ADMIT: Final = Function("admit(address,address,bytes32,uint8)", "(uint256)")
 UPDATE: Final = Function("update(uint256,address,bytes32,uint8)")

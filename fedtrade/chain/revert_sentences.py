@@ -64,7 +64,7 @@ SENTENCES: Final[dict[str, str]] = {
     "ParameterStore_OwnerRequired": "the parameter store cannot be without an owner",
     "ParameterStore_NotGuardian": "{caller} is not the guardian",
     "ParameterStore_NotSteward": "{caller} is not the steward",
-    "ParameterStore_Paused": "everything is paused already",
+    "ParameterStore_Paused": "everything is paused; only governance lets it go on",
     "ParameterStore_NotPaused": "nothing is paused",
     "ParameterStore_NoInterim": "no interim values are in force, so there is nothing to veto",
     "ParameterStore_NoParameters": "no parameter is named",

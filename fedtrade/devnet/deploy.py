@@ -1,9 +1,9 @@
 """What is deployed on a local chain, and in which order.
 
 Real: Uniswap v3 (factory, descriptor, position manager, router, quoter) from the pinned packages,
-and our own Membership, ParameterStore and ModelRegistry. Stand-ins: four tokens (`DevToken`) and the price feed
-(`LocalPriceFeed`), written by one operator in place of an oracle committee. The tokens are no
-wrapped native tokens, so the venue's native-token paths are unused.
+and our own Membership, ParameterStore and ModelRegistry. Stand-ins: four tokens (`DevToken`) and the
+price feed (`LocalPriceFeed`), written by one operator in place of an oracle committee. The tokens are
+no wrapped native tokens, so the venue's native-token paths are unused.
 
 The pool starts at the plan's price with one full-range position of a background LP under it, which
 is the market's depth. Time starts at `Genesis.start_s`, so that simulated market time is chain time.
