@@ -38,9 +38,9 @@ from fedtrade.learning.features import FEATURES
 from fedtrade.learning.windows import HEADS, HORIZON_S
 from fedtrade.market.events import ModelPublished
 from fedtrade.market.world import Models
-from fedtrade.venues.codec import Function
+from fedtrade.venues.codec import Call, Function
 from fedtrade.venues.price_feed import encode_push
-from fedtrade.venues.safe import EXECUTE, BreakerLimits
+from fedtrade.venues.safe import EXECUTE, NEXT_NONCE, BreakerLimits, encode_order
 from fedtrade.venues.uniswap_v3 import BURN_TOKEN, COLLECT, DECREASE, MULTICALL, encode_swap
 
 ROOT = Path(__file__).parents[2]
@@ -616,3 +616,57 @@ def test_a_reorganisation_is_survived(desk: Desk) -> None:
     assert len(desk.records("start")) == len(before)
     assert desk.stop() == 0
     assert desk.replay().actions == status["actions"]
+
+
+ANOTHER = "0x" + "ab" * 20
+IN_A_SAFE = pytest.mark.parametrize("desk", ["safe"], indirect=True)
+
+
+@pytest.mark.chain
+@IN_A_SAFE
+def test_a_breaker_that_takes_other_orders_gets_none(desk: Desk) -> None:
+    known = Deployment.load(desk.folder / "deployment.json").chains[0]
+    desk.chain.anvil.automine(True)
+    other = in_custody(desk.chain, ANOTHER)
+    Deployment(chains=(known.model_copy(update={"custody": other}),), home=known.name).save(
+        desk.folder / "deployment.json"
+    )
+    desk.start()
+    assert desk.process is not None
+    out, err = desk.process.communicate(timeout=40)
+    assert (desk.process.returncode, out) == (2, "")
+    assert f"its agent is {ANOTHER}, not {desk.keys.address}" in err
+    assert desk.nonce() == 0
+
+
+@pytest.mark.chain
+@IN_A_SAFE
+def test_orders_that_somebody_else_sent_with_its_key_stop_the_agent(desk: Desk) -> None:
+    """A thief that shares the key is found out at the agent's next action."""
+    begin(desk)
+    desk.steps(3)
+    assert desk.held().positions
+    known = Deployment.load(desk.folder / "deployment.json").chains[0]
+    breaker = known.custody.breaker
+    reads = [(breaker, NEXT_NONCE, ())]
+    swap = encode_swap(known.pool_key(), desk.account, not known.pool_key().base_is_token0, 10**6)
+    for _ in range(2):
+        ((nonce,),) = ask(desk.chain.rpc, read(reads, "latest"))
+        order = encode_order(
+            breaker, nonce, artifact.sha256_of(desk.data), desk.now_s + 600,
+            [Call(known.swap_router, swap)],
+        )  # fmt: skip
+        desk.chain.rpc.call("anvil_impersonateAccount", desk.keys.address)
+        desk._queue(desk.keys.address, order.to, order.data)
+        desk.push()
+        desk.mine()
+    for _ in range(6):  # a crash, so that the agent acts again
+        desk.trade(True, 200_000.0)
+        desk.mine()
+        desk.push()
+        desk.mine()
+        time.sleep(0.3)
+    assert desk.process is not None
+    _, err = desk.process.communicate(timeout=40)
+    assert desk.process.returncode == 4, err
+    assert "Somebody else sends orders with this key: have the guardian halt the breaker" in err
