@@ -486,6 +486,51 @@ contract BreakerModifierTest is CustodyFixture {
         breaker.execute(o);
     }
 
+    /* A STOLEN KEY AT ITS WORST */
+
+    /// @dev Positions bought at the edge of the guard, on what is the wrong side once the price is
+    /// put back: nearly the whole of the bound, and not more.
+    function test_theft_withGuards() public {
+        uint256 had = worth();
+        for (uint256 i = 0; i < 5; ++i) {
+            bool dear = i % 2 == 0;
+            uint256 edge = dear ? BPS + DEVIATION_BPS - 1 : BPS - DEVIATION_BPS + 1;
+            uniswap.setPrice(sqrtPrice(edge));
+            execute(
+                dear ? provide(edge - 5, edge, 0, 50_000e6) : provide(edge, edge + 5, 18.5e18, 0)
+            );
+        }
+        uniswap.setPrice(sqrtPrice(BPS));
+        uint256 most = breaker.spentToday() * DEVIATION_BPS / BPS;
+        assertGt(breaker.spentToday(), 249_000e6);
+        assertLe(had - worth(), most);
+        assertGt(had - worth(), most * 95 / 100);
+        for (uint256 i = 0; i < 5; ++i) {
+            execute(withdraw(i)); // and emptying them at that price changes nothing
+        }
+        assertApproxEqAbs(had - worth(), most, most * 5 / 100);
+    }
+
+    /// @dev Without any guard of price (a feed that says whatever the thief likes would be the
+    /// same), the cap alone still holds.
+    function test_theft_withoutGuards() public {
+        BreakerModifier.Limits memory l = limitsOf();
+        (l.slippageMaxBps, l.oracleDeviationMaxBps) = (10_000, 10_000);
+        owner(abi.encodeCall(BreakerModifier.setLimits, (l)));
+        consortium.set(15, 10_000);
+        consortium.set(23, 10_000);
+        uint256 had = worth();
+        execute(provide(10_001, 11_000, 37e18, 0)); // what stands in a position is not a way round
+        uint256 spent = breaker.spentToday();
+        execute(withdraw(0));
+        execute(sell(37e18, 1));
+        refusedAs(order(sell(37e18, 1)), OVER_EPOCH);
+        execute(sell(18e18, 1));
+        refusedAs(order(sell(1e18, 1)), OVER_EPOCH);
+        assertLe(had - worth(), uint256(EPOCH_MAX) * 1e6 - spent);
+        assertGt(had - worth(), 148_000e6);
+    }
+
     /* GUARDIAN */
 
     function test_halt() public {
