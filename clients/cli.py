@@ -299,6 +299,62 @@ def trade(
     asyncio.run(execute(ExecutionSettings.load(settings)))
 
 
+custody = typer.Typer(
+    help=(
+        "A Safe for an agent: its key can then trade within limits, and take nothing out.\n\n"
+        "Between the key and the Safe stand a breaker (when, how much, at what price) and Zodiac "
+        "Roles (what, and for whom). The Safe's owners sign with their own wallets and withdraw "
+        "at any time; the guardian can halt; the consortium can pause and tighten."
+    ),
+    no_args_is_help=True,
+)
+app.add_typer(custody, name="custody")
+
+CustodyFile = Annotated[Path, typer.Argument(help="custody.toml; `template` prints one.")]
+
+
+@custody.command()
+def template() -> None:
+    """Print a custody.toml to fill in, with a comment on every field."""
+    from clients.custody import TEMPLATE
+
+    typer.echo(TEMPLATE, nl=False)
+
+
+@custody.command("set-up")
+def set_up(settings: CustodyFile) -> None:
+    """Create Safe, Roles and breaker, hand the Safe to its owners, and compare all with the file.
+
+    The key in the settings pays (about 4 million gas; 20 million on a chain where nobody has set up
+    one before) and is the agent's. After a crash or a lost connection run it again: it goes on.
+    Send money to the Safe only after this has ended well.
+    """
+    from clients.custody import CustodySettings, set_up_custody
+
+    loaded = CustodySettings.load(settings)
+    found = set_up_custody(loaded, lambda line: typer.echo(line, err=True))
+    typer.echo(f"Safe     {found.safe}\nRoles    {found.roles}\nbreaker  {found.breaker}")
+    typer.echo(f"Written to {loaded.out}: name it as `deployment` in the agent's settings.")
+
+
+@custody.command("check")
+def check_custody_of(settings: CustodyFile) -> None:
+    """Compare owners, modules, limits and code on the chain with the file. Sends nothing."""
+    from clients.custody import CustodySettings, check_custody
+
+    found = check_custody(CustodySettings.load(settings))
+    typer.echo(f"Safe {found.safe} is as the file says.")
+
+
+@custody.command()
+def halt(settings: CustodyFile) -> None:
+    """Stop the agent's orders now; the settings' key must be the guardian's. Owners resume."""
+    from clients.custody import CustodySettings, halt_custody
+
+    found = halt_custody(CustodySettings.load(settings))
+    typer.echo(f"Breaker {found.breaker} is halted. Only the Safe's owners resume it.")
+
+
 def _seats(settings: MemberSettings) -> str:
     return " and ".join(f"{role} seat {seat}" for role, seat in settings.seats.roles.items())
 

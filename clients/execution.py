@@ -2,6 +2,10 @@
 
     ingest → journal → Agent.on → journal (fsync) → submit → status.json
 
+Where the chain's deployment names a custody, the agent acts for that Safe: tokens and positions are
+the Safe's, each action goes out as one order to its breaker, and the key of this process pays gas
+and holds nothing else. Without one the key's own account trades.
+
 The agent decides and this shell carries out. It has no opinion of its own: it feeds events in block
 order, makes every decision durable before anything leaves, and takes three kinds of error three
 ways: Stale (read the chain anew), a lost node (connect again, a limited number of times), anything
@@ -44,13 +48,17 @@ from clients.settings import ExecutionSettings
 from clients.submit import Submitter
 from fedtrade import artifact
 from fedtrade.agent import Agent
+from fedtrade.chain.conversation import ask_async, read
 from fedtrade.chain.rpc import from_hex
-from fedtrade.errors import BadInput, FedtradeError, Refusal, Stale, Unavailable
+from fedtrade.errors import BadInput, Fault, FedtradeError, Refusal, Stale, Unavailable
 from fedtrade.journal import Journal
+from fedtrade.market.actions import Action
 from fedtrade.market.encoding import plain
 from fedtrade.market.events import Event, Head, ModelPublished, ModelRevoked
 from fedtrade.market.world import Models
-from fedtrade.venues.uniswap_v3 import ALLOWANCE, encode_approval, encode_call
+from fedtrade.venues.codec import Call
+from fedtrade.venues.safe import AGENT, NEXT_NONCE, SAFE_OF, encode_order
+from fedtrade.venues.uniswap_v3 import ALLOWANCE, encode_approval, encode_call, encode_calls
 
 CONNECT_TRIES: Final = 8
 CONNECT_PAUSE_S: Final = 0.5
@@ -78,6 +86,34 @@ class ModelRefused(Refusal):
         self.sha256 = sha256
         self.standing = standing
         self.live = live
+
+
+class NotOurCustody(Refusal):
+    """The breaker takes no orders of this key for this Safe. Nothing was sent."""
+
+    def __init__(self, breaker: str, what: str, expected: str, got: str) -> None:
+        super().__init__(
+            f"Breaker {breaker}: its {what} is {got}, not {expected}. Correct the deployment file, or "
+            "have the Safe's owners name this key by setAgent; nothing was sent."
+        )
+        self.breaker = breaker
+        self.what = what
+        self.expected = expected
+        self.got = got
+
+
+class KeyShared(Fault):
+    """Orders were carried out that this process did not send."""
+
+    def __init__(self, breaker: str, expected: int, got: int) -> None:
+        super().__init__(
+            f"Breaker {breaker}: its next order is {got}, this agent knows of {expected}. Somebody "
+            "else sends orders with this key: have the guardian halt the breaker, find out who, and "
+            "have the Safe's owners name a new key."
+        )
+        self.breaker = breaker
+        self.expected = expected
+        self.got = got
 
 
 class OffTime(Stale):
@@ -132,7 +168,10 @@ class Execution:
         self._journal.found = ()
         self._unsettled = self._recovered.unsettled  # perhaps never promised to the chain
         self._fees = fees
-        self._ingest = Ingest(self.chain, self._keys.address, self._recovered.last_block)
+        custody = self.chain.custody
+        self.account = custody.safe if custody is not None else self._keys.address
+        self._order = -1  # nonce of our last order in this process; -1 before the first
+        self._ingest = Ingest(self.chain, self.account, self._recovered.last_block)
         self._agent: Agent | None = None
         self._submitter: Submitter | None = None
         self._decided = 0
@@ -169,11 +208,13 @@ class Execution:
         self._refuse_off_time(block.head)
         if self._agent is None:
             self._gate(await self._ingest.models(node, block.head.number), block.head)
+            await self._refuse_custody(node, block.head)
             agent = self._start(block.head)
             self._submitter = Submitter(
                 self._outbox, self._keys, self.chain.chain_id, node, self._fees, agent.permit
             )
-            await self._approve(node, block.head, stop)
+            if self.chain.custody is None:  # a Safe has approved when it was set up
+                await self._approve(node, block.head, stop)
             block = await self._ingest.resync(node)
         assert self._submitter is not None
         self._submitter.rpc = node
@@ -199,6 +240,17 @@ class Execution:
                 models.revoked.add(event.version)
         refuse_model(self.chain.registry, models, self._sha256, head.timestamp_s)
 
+    async def _refuse_custody(self, node: Node, head: Head) -> None:
+        """Raise NotOurCustody where the breaker would not take our orders."""
+        if (custody := self.chain.custody) is None:
+            return
+        views = [(custody.breaker, view, ()) for view in (SAFE_OF, AGENT)]
+        told = await ask_async(node, read(views, head.number))
+        wanted = (("Safe", custody.safe), ("agent", self._keys.address))
+        for (what, expected), (got,) in zip(wanted, told, strict=True):
+            if got.lower() != expected.lower():
+                raise NotOurCustody(custody.breaker, what, expected, got)
+
     def _start(self, head: Head) -> Agent:
         """Begin a life in the journal: start record, agent, bars of before."""
         kept = self.folder / "artifacts" / f"{self._sha256}.safetensors"
@@ -212,7 +264,7 @@ class Execution:
                 "settings": plain(asdict(self._agent_settings)),
                 "artifact_sha256": self._sha256,
                 "carried": plain(asdict(self._recovered.carried)),
-                "account": self._keys.address,
+                "account": self.account,
                 "chain_id": self.chain.chain_id,
                 "versions": {
                     "python": platform.python_version(),
@@ -261,7 +313,13 @@ class Execution:
             for event in block.events:
                 self._tell(event)
             await self._settle(node, block)
-            actions = self._journal.run(self._agent, block.head)
+            for action in self._journal.run(self._agent, block.head):
+                self._unsettled = action  # one at a time: it waits for the end of this one
+            if self._unsettled is not None:
+                self._submitter.plan(
+                    self._unsettled, await self._call_of(node, self._unsettled, block.head)
+                )
+                self._unsettled = None
         except (Stale, NodeRefused) as stale:
             if isinstance(stale, NodeLost):
                 raise
@@ -272,17 +330,27 @@ class Execution:
             return await self._ingest.resync(node)
         self._decided += 1
         self._resyncs = 0
-        if self._unsettled is not None:
-            actions.append(self._unsettled)
-            self._unsettled = None
-        for action in actions:
-            key, account = self._agent_settings.key, self._keys.address
-            self._submitter.plan(action, encode_call(action, key, self.chain, account))
         if self._submitter.waiting():
             await self._submitter.advance(block.head)
         self._phase = "live"
         self._write_status(block.head)
         return None
+
+    async def _call_of(self, node: Node, action: Action, head: Head) -> Call:
+        """What carries an action out: a call of our own, or an order with the nonce of now.
+
+        Should a second call for this action ever be signed, only one of the two can pass.
+        """
+        key, custody = self._agent_settings.key, self.chain.custody
+        if custody is None:
+            return encode_call(action, key, self.chain, self.account)
+        reads = [(custody.breaker, NEXT_NONCE, ())]
+        ((nonce,),) = await ask_async(node, read(reads, head.number))
+        if self._order >= 0 and nonce > self._order + 1:
+            raise KeyShared(custody.breaker, self._order + 1, nonce)
+        self._order = nonce
+        calls = encode_calls(action, key, self.chain, custody.safe)
+        return encode_order(custody.breaker, nonce, self._sha256, action.deadline_s, calls)
 
     async def _settle(self, node: Node, block: Block) -> None:
         """Tell which actions have ended, and the account where it may have changed."""
@@ -315,7 +383,8 @@ class Execution:
         waiting = self._submitter.waiting() if self._submitter else []
         status: dict[str, Any] = {
             "chain": self.chain.name,
-            "account": self._keys.address,
+            "account": self.account,
+            "key": self._keys.address,
             "pid": os.getpid(),
             "phase": self._phase,
             "block": head.number,

@@ -31,6 +31,7 @@ HELPER: Final = 2
 COORDINATOR: Final = 4
 
 CONTRACTS: Final = (
+    "BreakerModifier",
     "ConsortiumGovernor",
     "ConsortiumTimelock",
     "DevToken",

@@ -45,6 +45,17 @@ class TokenAt(_Strict):
         return Token(self.address, self.symbol, self.decimals)
 
 
+class Custody(_Strict):
+    """The Safe that an agent acts for, and what stands between its key and the Safe's money."""
+
+    safe: Address
+    """Holds tokens and positions."""
+    roles: Address
+    """Zodiac Roles: what may be called, and for whom."""
+    breaker: Address
+    """BreakerModifier: takes the agent's orders."""
+
+
 class MessagesAt(_Strict):
     """Hyperlane on one chain, and what of ours it connects: the beacon at home, else a mirror."""
 
@@ -134,6 +145,8 @@ class ChainDeployment(ChainSite):
     parameters: Address
     """Says what is in force: the ParameterStore on the home chain, a RegistryMirror elsewhere."""
     consortium: ConsortiumAt | None = None
+    custody: Custody | None = None
+    """Given: the agent acts for this Safe. None: its key holds tokens and positions itself."""
     from_block: int = Field(default=0, ge=0)
     """No log of ours is older: where a reader of registry and governor events begins."""
     messages: MessagesAt | None = None

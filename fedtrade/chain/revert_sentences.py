@@ -95,6 +95,35 @@ SENTENCES: Final[dict[str, str]] = {
     "from after {limit}; wait, or correct a clock",
     "RegistryMirror_TooManyListed": "{listed} versions are more than {limit}",
     "RegistryMirror_BadList": "entry {index} of the models is empty or out of order",
+    "BreakerModifier_NoContract": "there is no contract at {account}",
+    "BreakerModifier_NotInPool": "the quote {quote} is no token of the pool",
+    "BreakerModifier_TooManyDecimals": "{decimals} decimals are more than {limit}",
+    "BreakerModifier_BadLimits": "slippage or deviation is above 10000 bps",
+    "BreakerModifier_ZeroAgent": "the agent is the zero address",
+    "BreakerModifier_NotSafe": "{caller} is not the Safe; its owners must sign this",
+    "BreakerModifier_NotGuardian": "{caller} is neither guardian nor owner",
+    "BreakerModifier_NotAgent": "{caller} is not the agent whose orders this breaker takes",
+    "BreakerModifier_Halted": "the breaker is halted; only the Safe's owners resume it",
+    "BreakerModifier_Paused": "the consortium has paused all agents",
+    "BreakerModifier_WrongNonce": "the order has nonce {given}, the next one is {next}; read it anew",
+    "BreakerModifier_Late": "the order's deadline {deadline} is over at {timestamp}",
+    "BreakerModifier_BadCallCount": "an order has 1 to {limit} calls, not {calls}",
+    "BreakerModifier_CallFailed": "call {index} of the order failed with {reason}",
+    "BreakerModifier_NotLive": "the order's model {model} is not the live one, {live}",
+    "BreakerModifier_ModelTooOld": "the model is live since {liveFrom}, which is over {limitS} s ago",
+    "BreakerModifier_MirrorTooOld": "the consortium's word is of {asOf}, over {limitS} s old; have the "
+    "mirror's relay looked at",
+    "BreakerModifier_BadAnswer": "the feed's answer {answer} is no price",
+    "BreakerModifier_AnswerTooOld": "the feed's answer is of {updatedAt}, over {limitS} s old or of "
+    "the future",
+    "BreakerModifier_PriceTooFar": "the pool is at {poolAnswer}, the feed at {answer}: more than "
+    "{limitBps} bps apart",
+    "BreakerModifier_BadSwap": "a swap of {sentOut} would bring in {broughtIn} (in the quote's "
+    "smallest unit, at the feed's price): more than {limitBps} bps less",
+    "BreakerModifier_OverOrder": "the order would send out {sentOut}, an order may send out {limit} "
+    "(in the quote's smallest unit)",
+    "BreakerModifier_OverEpoch": "the day's orders have sent out {spent}, with this one's {sentOut} "
+    "they would pass {limit} (in the quote's smallest unit)",
     "LocalPriceFeed_NotOperator": "{caller} is not the feed's operator",
     "LocalPriceFeed_NoData": "the feed has no round {roundId}",
     "ConsortiumGovernor_NoContract": "there is no contract at {given}",

@@ -1,10 +1,10 @@
 """Third-party programs and contract bytecode, fetched from npm at run time and checked before use.
 
-None of it is in this repository: Uniswap v3 is GPL (core: since its change date), anvil is MIT or
-Apache-2.0, Hyperlane Apache-2.0. `artifacts.lock.json` pins exact versions, the sha512 of each
-package as npm serves it, and the few members that we take out of it. The order is: download into a
-temporary folder, compare the hash, extract the listed members, rename into the cache. A second run
-needs no network.
+None of it is in this repository: Uniswap v3 is GPL (core: since its change date), Safe and Zodiac
+are LGPL-3.0, Hyperlane is Apache-2.0, anvil MIT or Apache-2.0. `artifacts.lock.json` pins exact
+versions, the sha512 of each package as npm serves it, and the few members that we take out of it. The
+order is: download into a temporary folder, compare the hash, extract the listed members, rename into
+the cache. A second run needs no network.
 
 `npm pack` is used because it downloads one package and runs nothing: no dependency tree, no install
 scripts.
@@ -21,6 +21,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -36,6 +37,10 @@ NPM_LIMIT_S: Final = 300
 CORE: Final = "@uniswap/v3-core@1.0.1"
 HYPERLANE: Final = "@hyperlane-xyz/core@9.0.10"
 PERIPHERY: Final = "@uniswap/v3-periphery@1.4.4"
+SAFE: Final = "@safe-global/safe-contracts@1.4.1"
+ZODIAC: Final = "@gnosis.pm/zodiac@4.0.3"
+CUSTODY: Final = (SAFE, ZODIAC)
+"""What custody is set up from, on any chain."""
 ANVIL_VERSION: Final = "1.7.1"
 
 _BYTECODE: Final = re.compile(r'^const _bytecode\s*=\s*"0x((?:[0-9a-f]{2})+)";$', re.MULTILINE)
@@ -143,13 +148,26 @@ def fetch(cache: Path | None = None) -> Artifacts:
         if not package.startswith("@foundry-rs/") or package == anvil_package
     }
     store = root / "packages"
+    _require(wanted, root)
+    return Artifacts(store, _anvil_binary(store, anvil_package))
+
+
+def fetch_packages(packages: Sequence[str], cache: Path | None = None) -> Path:
+    """Some of the pinned packages, without a devnet's programs; gives the store's folder."""
+    root = cache or cache_folder()
+    _require({package: pins()[package] for package in packages}, root)
+    return root / "packages"
+
+
+def _require(wanted: Mapping[str, Pin], root: Path) -> None:
+    """Have these packages in the cache; one process at a time fetches."""
+    store = root / "packages"
     missing = {p: pin for p, pin in wanted.items() if not package_folder(store, p).is_dir()}
     if missing:
         with exclusive(root):
             still = {p: pin for p, pin in missing.items() if not package_folder(store, p).is_dir()}
             if still:
                 _fetch_missing(still, store)
-    return Artifacts(store, _anvil_binary(store, anvil_package))
 
 
 def package_folder(store: Path, package: str) -> Path:

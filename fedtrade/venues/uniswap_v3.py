@@ -131,16 +131,25 @@ def decode(log: Mapping[str, Any]) -> Swapped | LiquidityChanged | None:
 
 
 def encode_call(action: Action, key: PoolKey, venue: Venue, account: str) -> Call:
-    """The call that carries an action out for `account`, which holds the tokens and positions."""
+    """The one call that carries an action out for `account`, which holds tokens and positions."""
+    calls = encode_calls(action, key, venue, account)
+    if len(calls) == 1:
+        return calls[0]
+    return Call(calls[0].to, MULTICALL.encode([call.data for call in calls]))
+
+
+def encode_calls(action: Action, key: PoolKey, venue: Venue, account: str) -> tuple[Call, ...]:
+    """The same, part by part, for an account whose calls are judged one by one (`venues.safe`)."""
     if action.pool != key.address:
         raise WrongPool(action.action_id, action.pool, key.address)
     match action:
         case ProvideLiquidity():
-            return Call(venue.position_manager, _provide(action, key, account))
+            return (Call(venue.position_manager, _provide(action, key, account)),)
         case WithdrawLiquidity():
-            return Call(venue.position_manager, _withdraw(action, account))
+            parts = _withdraw(action, account)
+            return tuple(Call(venue.position_manager, part) for part in parts)
         case SwapExactInput():
-            return Call(venue.swap_router, _swap(action, key, account))
+            return (Call(venue.swap_router, _swap(action, key, account)),)
 
 
 def encode_approval(token: str, spender: str, amount: int = UINT256_MAX) -> Call:
@@ -238,10 +247,10 @@ def _provide(action: ProvideLiquidity, key: PoolKey, account: str) -> bytes:
     )
 
 
-def _withdraw(action: WithdrawLiquidity, account: str) -> bytes:
+def _withdraw(action: WithdrawLiquidity, account: str) -> list[bytes]:
     minima = (action.amount0_min, action.amount1_min)
     parts = encode_removal(action.token_id, action.liquidity, account, minima, action.deadline_s)
-    return MULTICALL.encode([*parts, BURN_TOKEN.encode(action.token_id)])
+    return [*parts, BURN_TOKEN.encode(action.token_id)]
 
 
 def _swap(action: SwapExactInput, key: PoolKey, account: str) -> bytes:

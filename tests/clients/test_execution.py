@@ -26,17 +26,22 @@ from fedtrade import artifact
 from fedtrade.agent import Agent, agent_of
 from fedtrade.artifact import Manifest, NetworkShape
 from fedtrade.chain.contracts import Membership, ModelRegistry
-from fedtrade.chain.conversation import ask
-from fedtrade.chain.deployment import Deployment
+from fedtrade.chain.conversation import ask, read
+from fedtrade.chain.deployment import Custody, Deployment
 from fedtrade.chain.pools import holdings, pool_snapshot
-from fedtrade.devnet.accounts import ARBITRAGEUR, GUARDIAN, OPERATOR
+from fedtrade.devnet.accounts import ARBITRAGEUR, GOVERNOR, GUARDIAN, OPERATOR
+from fedtrade.devnet.artifacts import CUSTODY, fetch_packages
+from fedtrade.devnet.custody import CustodyPlan, set_up, shared_code
+from fedtrade.devnet.deploy import send
 from fedtrade.journal import Reader, replay
 from fedtrade.learning.features import FEATURES
 from fedtrade.learning.windows import HEADS, HORIZON_S
 from fedtrade.market.events import ModelPublished
 from fedtrade.market.world import Models
+from fedtrade.venues.codec import Call, Function
 from fedtrade.venues.price_feed import encode_push
-from fedtrade.venues.uniswap_v3 import encode_swap
+from fedtrade.venues.safe import EXECUTE, NEXT_NONCE, BreakerLimits, encode_order
+from fedtrade.venues.uniswap_v3 import BURN_TOKEN, COLLECT, DECREASE, MULTICALL, encode_swap
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,6 +106,8 @@ class Desk:
     folder: Path
     keys: MemberKeys
     data: bytes
+    account: str
+    """What holds tokens and positions: the key's own account, or a Safe."""
     process: subprocess.Popen[str] | None = None
     now_s: int = 0
 
@@ -198,7 +205,7 @@ class Desk:
     def held(self) -> Any:
         known = self.chain.deployment
         block = self.chain.anvil.latest().number
-        talk = holdings(known.pool_key(), known.position_manager, self.keys.address, block)
+        talk = holdings(known.pool_key(), known.position_manager, self.account, block)
         return ask(self.chain.rpc, talk)
 
     def nonce(self) -> int:
@@ -227,8 +234,27 @@ def publish(chain: Any, member: Any, release: int, sha256: str) -> None:
     send(name, OPERATOR, registry.publish(release, release, sha256, "file:a", 1000, signed))
 
 
+def in_custody(chain: Any, agent: str) -> Custody:
+    """A Safe for this agent, set up as an operator would."""
+    known = chain.deployment
+    parameters = Function("parameterStore()", "(address)")
+    ((store,),) = ask(chain.rpc, read([(known.model_registry, parameters, ())], "latest"))
+    plan = CustodyPlan(
+        (Account.create().address,), 1, agent, OPERATOR, store, known.model_registry,
+        BreakerLimits(200_000, 1_000_000, 100, 300, 3_600, 7 * 86_400, 3_600),
+    )  # fmt: skip
+    shared = shared_code(fetch_packages(CUSTODY))
+    return set_up(
+        chain.rpc, lambda call: send(chain.rpc, GOVERNOR, call), GOVERNOR, known, plan, shared
+    )
+
+
+BOTH_WAYS = pytest.mark.parametrize("desk", ["key", "safe"], indirect=True)
+
+
 @pytest.fixture
-def desk(chain: Any, tmp_path: Path) -> Iterator[Desk]:
+def desk(request: pytest.FixtureRequest, chain: Any, tmp_path: Path) -> Iterator[Desk]:
+    """An agent that holds everything itself, or (`BOTH_WAYS`) acts for a Safe."""
     known, data = chain.deployment, model()
     member = Account.create()
     membership = Membership(known.membership)
@@ -240,10 +266,15 @@ def desk(chain: Any, tmp_path: Path) -> Iterator[Desk]:
         chain.devnet.govern(known.name, call)
     publish(chain, member, 1, artifact.sha256_of(data))
     keys = MemberKeys.create(tmp_path / "keys")
-    chain.devnet.fund(known.name, keys.address, native_wei=10**20, base=20.0, quote=80_000.0)
+    account = keys.address
+    if getattr(request, "param", "key") == "safe":
+        known = known.model_copy(update={"custody": in_custody(chain, keys.address)})
+        account = known.custody.safe
+    chain.devnet.fund(known.name, keys.address, native_wei=10**20)
+    chain.devnet.fund(known.name, account, base=20.0, quote=80_000.0)
     (tmp_path / "model.safetensors").write_bytes(data)
     Deployment(chains=(known,), home=known.name).save(tmp_path / "deployment.json")
-    found = Desk(chain, tmp_path, keys, data)
+    found = Desk(chain, tmp_path, keys, data, account)
     chain.anvil.mine()
     price, now_s = found.price(), chain.anvil.latest().timestamp_s // 3600 * 3600
     chain.anvil.automine(False)
@@ -277,6 +308,7 @@ def begin(desk: Desk) -> None:
 
 
 @pytest.mark.chain
+@BOTH_WAYS
 def test_it_provides_stops_cleanly_and_replays_bit_for_bit(desk: Desk) -> None:
     begin(desk)
     status = desk.steps(4)
@@ -295,6 +327,7 @@ def test_it_provides_stops_cleanly_and_replays_bit_for_bit(desk: Desk) -> None:
 
 
 @pytest.mark.chain
+@BOTH_WAYS
 def test_in_a_crash_it_halts_withdraws_and_no_transaction_adds_risk_after(desk: Desk) -> None:
     begin(desk)
     desk.steps(3)
@@ -311,7 +344,12 @@ def test_in_a_crash_it_halts_withdraws_and_no_transaction_adds_risk_after(desk: 
     assert after
     assert not adding & set(after)
     sent = transactions_of(desk, block + 1)
-    assert {data[:10] for data in sent} <= {"0xac9650d8"}  # multicall: withdraw, collect, burn
+    allowed = [MULTICALL] if desk.account == desk.keys.address else [EXECUTE]
+    assert {bytes.fromhex(data[2:10]) for data in sent} <= {f.selector for f in allowed}
+    for order in (bytes.fromhex(data[2:]) for data in sent if allowed == [EXECUTE]):
+        ((*_, calls),) = EXECUTE.decode_input(order)
+        selectors = [call[:4] for _, call in calls]
+        assert selectors == [f.selector for f in (DECREASE, COLLECT, BURN_TOKEN)]
     assert desk.stop() == 0
     assert desk.replay().unfinished == 0
 
@@ -443,6 +481,7 @@ def test_a_clock_that_is_a_little_off_trades_until_its_node_is_ahead(
 
 
 @pytest.mark.chain
+@BOTH_WAYS
 def test_killed_and_started_again_it_goes_on_and_doubles_nothing(desk: Desk) -> None:
     begin(desk)
     for round_number in range(3):
@@ -461,7 +500,8 @@ def test_killed_and_started_again_it_goes_on_and_doubles_nothing(desk: Desk) -> 
     settled = [b for b in desk.records("event") if b["type"] == "ActionSettled"]
     assert {b["action_id"] for b in settled} == set(actions)
     mined = sum(b["outcome"] in ("confirmed", "reverted") for b in settled)
-    assert desk.nonce() == 4 + len({b["action_id"] for b in settled if b["outcome"] in (
+    approvals = 4 if desk.account == desk.keys.address else 0
+    assert desk.nonce() == approvals + len({b["action_id"] for b in settled if b["outcome"] in (
         "confirmed", "reverted")})  # fmt: skip
     assert mined >= 1
     result = desk.replay()
@@ -534,10 +574,12 @@ class Line:
 
 
 @pytest.mark.chain
+@BOTH_WAYS
 def test_a_lost_connection_is_made_again_and_the_gap_read_back(desk: Desk) -> None:
     line = Line(desk.chain.anvil.port)
     through = f"ws://127.0.0.1:{line.port}"
-    known = desk.chain.deployment.model_copy(update={"ws_url": through})
+    known = Deployment.load(desk.folder / "deployment.json").chains[0]
+    known = known.model_copy(update={"ws_url": through})
     Deployment(chains=(known,), home=known.name).save(desk.folder / "deployment.json")
     try:
         begin(desk)
@@ -550,18 +592,19 @@ def test_a_lost_connection_is_made_again_and_the_gap_read_back(desk: Desk) -> No
         line.cut = False
         status = desk.wait(before + 3)
         assert status["level"] == "NORMAL"
+        desk.steps(2)
+        assert desk.stop() == 0
         events = desk.records("event")
         gap = next(n for n, b in enumerate(events) if b == {"type": "Reorganised", "block": before})
         told = [b for b in events[gap:] if b["type"] in ("Swapped", "Head")][:5]
         assert [b["type"] for b in told] == ["Swapped", "Head", "Swapped", "Head", "Swapped"]
-        desk.steps(2)
-        assert desk.stop() == 0
         assert desk.replay().head_hash == desk.status()["journal_hash"]
     finally:
         line.close()
 
 
 @pytest.mark.chain
+@BOTH_WAYS
 def test_a_reorganisation_is_survived(desk: Desk) -> None:
     begin(desk)
     desk.steps(3)
@@ -573,3 +616,57 @@ def test_a_reorganisation_is_survived(desk: Desk) -> None:
     assert len(desk.records("start")) == len(before)
     assert desk.stop() == 0
     assert desk.replay().actions == status["actions"]
+
+
+ANOTHER = "0x" + "ab" * 20
+IN_A_SAFE = pytest.mark.parametrize("desk", ["safe"], indirect=True)
+
+
+@pytest.mark.chain
+@IN_A_SAFE
+def test_a_breaker_that_takes_other_orders_gets_none(desk: Desk) -> None:
+    known = Deployment.load(desk.folder / "deployment.json").chains[0]
+    desk.chain.anvil.automine(True)
+    other = in_custody(desk.chain, ANOTHER)
+    Deployment(chains=(known.model_copy(update={"custody": other}),), home=known.name).save(
+        desk.folder / "deployment.json"
+    )
+    desk.start()
+    assert desk.process is not None
+    out, err = desk.process.communicate(timeout=40)
+    assert (desk.process.returncode, out) == (2, "")
+    assert f"its agent is {ANOTHER}, not {desk.keys.address}" in err
+    assert desk.nonce() == 0
+
+
+@pytest.mark.chain
+@IN_A_SAFE
+def test_orders_that_somebody_else_sent_with_its_key_stop_the_agent(desk: Desk) -> None:
+    """A thief that shares the key is found out at the agent's next action."""
+    begin(desk)
+    desk.steps(3)
+    assert desk.held().positions
+    known = Deployment.load(desk.folder / "deployment.json").chains[0]
+    breaker = known.custody.breaker
+    reads = [(breaker, NEXT_NONCE, ())]
+    swap = encode_swap(known.pool_key(), desk.account, not known.pool_key().base_is_token0, 10**6)
+    for _ in range(2):
+        ((nonce,),) = ask(desk.chain.rpc, read(reads, "latest"))
+        order = encode_order(
+            breaker, nonce, artifact.sha256_of(desk.data), desk.now_s + 600,
+            [Call(known.swap_router, swap)],
+        )  # fmt: skip
+        desk.chain.rpc.call("anvil_impersonateAccount", desk.keys.address)
+        desk._queue(desk.keys.address, order.to, order.data)
+        desk.push()
+        desk.mine()
+    for _ in range(6):  # a crash, so that the agent acts again
+        desk.trade(True, 200_000.0)
+        desk.mine()
+        desk.push()
+        desk.mine()
+        time.sleep(0.3)
+    assert desk.process is not None
+    _, err = desk.process.communicate(timeout=40)
+    assert desk.process.returncode == 4, err
+    assert "Somebody else sends orders with this key: have the guardian halt the breaker" in err

@@ -18,6 +18,7 @@ from fedtrade.typed_data import keccak
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 NAMES = (
+    "BreakerModifier",
     "ConsortiumGovernor",
     "ConsortiumTimelock",
     "DevToken",
@@ -43,6 +44,26 @@ PUBLICATION_TYPE = (
 
 _ACTIONS = "address[],uint256[],bytes[]"
 RELIED_ON = {
+    "BreakerModifier": {
+        "function execute((uint64,bytes32,uint64,(address,bytes)[]))",
+        "function nextNonce() view returns (uint64)",
+        "function halted() view returns (bool)",
+        "function agent() view returns (address)",
+        "function guardian() view returns (address)",
+        "function safe() view returns (address)",
+        "function halt()",
+        "function resume()",
+        "function setAgent(address)",
+        "function setGuardian(address)",
+        "function setLimits((uint64,uint64,uint64,uint64,uint64,uint64,uint64))",
+        "function spentToday() view returns (uint256)",
+        "event OrderExecuted(uint64 indexed,bytes32 indexed,uint256 indexed,uint256)",
+        "event Halted(address indexed)",
+        "error BreakerModifier_WrongNonce(uint64,uint64)",
+        "error BreakerModifier_OverEpoch(uint256,uint256,uint256)",
+        "constructor((address,address,address,address,address,address,address,address,address),"
+        "(uint64,uint64,uint64,uint64,uint64,uint64,uint64))",
+    },
     "ConsortiumGovernor": {
         f"function propose({_ACTIONS},string) returns (uint256)",
         f"function queue({_ACTIONS},bytes32) returns (uint256)",
@@ -267,7 +288,14 @@ def test_file_is_canonical_and_linked(name: str) -> None:
 
 def test_nobody_can_transfer_pause_or_upgrade() -> None:
     """The powers that must not exist are not in the interface either."""
-    for name in ("Membership", "ModelRegistry", "ParameterStore", "RegistryBeacon", "RegistryMirror"):
+    for name in (
+        "BreakerModifier",
+        "Membership",
+        "ModelRegistry",
+        "ParameterStore",
+        "RegistryBeacon",
+        "RegistryMirror",
+    ):
         functions = {e["name"] for e in shipped(name)["abi"] if e["type"] == "function"}
         forbidden = {"upgradeTo", "upgradeToAndCall", "initialize", "withdraw"}
         if name != "ParameterStore":  # the one place from which everything is paused

@@ -74,7 +74,7 @@ def test_seats_are_sent_ascending():
 @pytest.mark.parametrize("selector", sorted(known_errors()))
 def test_every_known_error_is_explained(selector):
     shape = known_errors()[selector]
-    zeros = {"string": "", "bytes32": b"\0" * 32, "address": "0x" + "00" * 20}
+    zeros = {"string": "", "bytes": b"", "bytes32": b"\0" * 32, "address": "0x" + "00" * 20}
     values = [zeros.get(kind, 0) for _, kind in shape.arguments]
     data = selector + encode([kind for _, kind in shape.arguments], values)
     refused = explain(NodeRefused("eth_call", 3, "reverted", "0x" + data.hex()))

@@ -5,7 +5,15 @@ import string
 from fedtrade.chain.contracts import known_errors
 from fedtrade.chain.revert_sentences import SENTENCES
 
-OURS = ("Consortium", "Membership_", "ModelRegistry_", "Parameter", "Registry", "LocalPriceFeed_")
+OURS = (
+    "BreakerModifier_",
+    "Consortium",
+    "LocalPriceFeed_",
+    "Membership_",
+    "ModelRegistry_",
+    "Parameter",
+    "Registry",
+)
 SHAPES = {shape.name: shape for shape in known_errors().values()}
 
 
