@@ -14,6 +14,8 @@ from fedtrade.chain.deployment import Deployment
 from fedtrade.chain.mirrors import RegistryBeacon, RegistryMirror
 from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.chain.rpc import Rpc
+from fedtrade.devnet.accounts import GOVERNOR
+from fedtrade.devnet.deploy import send
 from fedtrade.devnet.hyperlane import link
 from fedtrade.errors import BadInput, Fault
 from fedtrade.venues.hyperlane import (
@@ -272,18 +274,18 @@ def test_a_mirror_that_is_not_named_yet_is_waited_for(world):
     beacon = RegistryBeacon(world.home.messages.beacon)
     birch, cedar = (world.deployment.chain(name).messages for name in ("birch", "cedar"))
     nobody = "0x" + "00" * 20
-    send(world.rpc, GOVERNOR, beacon.set_mirror(birch.domain, nobody))
+    world.devnet.govern(world.home.name, beacon.set_mirror(birch.domain, nobody))
     world.validators(0, 1)
     relay = world.relay()
     world.looks(relay)
     world.validators(0, 1)
     world.looks(relay)
     assert (world.sequence("birch"), world.sequence("cedar")) == (0, 1)
-    send(world.rpc, GOVERNOR, beacon.set_mirror(cedar.domain, nobody))
+    world.devnet.govern(world.home.name, beacon.set_mirror(cedar.domain, nobody))
     world.change(40)
     world.looks(relay)
     assert "waits for governance" in relay.status_line()
-    send(world.rpc, GOVERNOR, beacon.set_mirror(birch.domain, birch.mirror))
+    world.devnet.govern(world.home.name, beacon.set_mirror(birch.domain, birch.mirror))
     world.looks(relay)
     world.validators(0, 1)
     world.looks(relay)
