@@ -380,7 +380,9 @@ contract RegistryMirrorTest is MirrorFixture {
         tell();
         revoke(1);
         revoke(2);
-        tell();
+        bytes memory body = post();
+        revoked(2);
+        deliver(body);
         assertEq(shown(), 0);
         assertEq(mirror.listed().length, 0);
         enliven(3);
