@@ -200,7 +200,7 @@ class Member:
         terms, p = self.terms, self.terms.parameters
         ring = ring_of(terms)
         inputs = units.astype(ring)
-        inputs_sha256 = hashlib.sha256(inputs).digest()
+        inputs_sha256 = hashlib.sha256(inputs.data).digest()
         secret = self._keys.derive(b"fedtrade upload", context + inputs_sha256)
         entropy = masking.Keystream(secret)
         if p.aggregation == "bfv":
