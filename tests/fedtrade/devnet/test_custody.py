@@ -187,8 +187,8 @@ def publish(chain: Any, release: int, sha256: str) -> None:
         chain.devnet.transact(known.name, sender, call)
 
     membership = Membership(known.membership)
-    act(GOVERNOR, membership.admit(member.address, member.address, b"\0" * 32, 1))
-    act(GOVERNOR, membership.admit(OPERATOR, OPERATOR, b"\0" * 32, 4))
+    for account, roles in ((member.address, 1), (OPERATOR, 4)):
+        chain.devnet.govern(known.name, membership.admit(account, account, b"\0" * 32, roles))
     act(OPERATOR, registry.open_release(release, b"\1" * 32, "00" * 32, 5, [1], []))
     digest = ask(chain.rpc, registry.digest(release, release, sha256, "file:a", 1000))
     signed = {member.address: bytes(member.unsafe_sign_hash(digest).signature)}
@@ -407,7 +407,7 @@ def test_what_the_breaker_does_not_let_through(vault: Vault) -> None:
     vault.wait(vault.now_s + 7 * 86_400)
     vault.push()
     assert vault.refused(vault.order(good)) == "ModelTooOld"
-    vault.send(registry.revoke(1), GOVERNOR)
+    vault.chain.devnet.govern(vault.known.name, registry.revoke(1))
     assert vault.refused(vault.order(good)) == "NotLive"
     assert vault.refused(sale) == "Late"
     assert vault.refused(vault.order(vault.swap(True, 10**17))) == ""  # less risk: any model
@@ -431,10 +431,10 @@ def test_halted_or_paused_nothing_passes_and_the_owners_withdraw(vault: Vault) -
     (position,) = vault.held().positions
     removal, sale = vault.removal(position), vault.swap(True, 10**17)
     store = vault.plan.parameters
-    vault.send(Call(store, Function("pause()").encode()), GOVERNOR)
+    vault.chain.devnet.govern(vault.known.name, Call(store, Function("pause()").encode()))
     for calls in ([sale], removal):
         assert vault.refused(vault.order(*calls)) == "Paused"
-    vault.send(Call(store, Function("unpause()").encode()), GOVERNOR)
+    vault.chain.devnet.govern(vault.known.name, Call(store, Function("unpause()").encode()))
     halt, resume = Call(vault.custody.breaker, venue.HALT.encode()), venue.RESUME.encode()
     assert vault.refused(halt) == "NotGuardian"
     vault.send(halt, GUARDIAN)
