@@ -152,6 +152,7 @@ def deploy_chain(
         chain_id=plan.chain_id,
         rpc_url=chain.url,
         ws_url=chain.ws_url,
+        confirmations=1,
         membership=membership,
         model_registry=registry,
         price_feed=feed,
