@@ -89,34 +89,38 @@ class _Voter:
 
         def work() -> None:
             try:
-                replies: Replies | str = _twice(rpc, calls)
+                replies: Replies | str = self._twice(rpc, calls)
             except NodeLost as lost:
                 replies = lost.problem
             except Unavailable as error:
                 replies = error.problem
             self._out.pop(number, None)
+            if rpc is not self._rpc:
+                rpc.close()  # it was hung up meanwhile
             arrived(replies)
 
         threading.Thread(target=work, daemon=True).start()
         return True
 
+    def _twice(self, rpc: Rpc, calls: Sequence[RpcCall]) -> Replies:
+        """The replies; once more on a new connection, as the node may have closed an idle one."""
+        try:
+            return rpc.replies(calls)
+        except NodeLost as lost:
+            if "timed out" in lost.problem or rpc is not self._rpc:
+                raise
+            return rpc.replies(calls)
+
     def hang_up(self, reason: str = "") -> None:
         """Break off what is out and start afresh; the threads that wait end by themselves."""
-        self._rpc.abort()
-        self._rpc = Rpc(self._rpc.url, NODE_LIMIT_S)
+        before, self._rpc = self._rpc, Rpc(self._rpc.url, NODE_LIMIT_S)
+        if self._out:
+            before.abort()
+        else:
+            before.close()
         self._out = {}
         if reason:
             self.standing.leave(reason, time.monotonic())
-
-
-def _twice(rpc: Rpc, calls: Sequence[RpcCall]) -> Replies:
-    """The replies; once more on a new connection, as the node may have closed an idle one."""
-    try:
-        return rpc.replies(calls)
-    except NodeLost as lost:
-        if "timed out" in lost.problem:
-            raise
-        return rpc.replies(calls)
 
 
 class AgreedRpc(Rpc):

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,16 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from lying import Proxy
+
+
+@pytest.fixture
+def chain(devnet: Any) -> Iterator[Any]:
+    """The home chain, not put back afterwards: a node that puts hundreds of blocks back forgets
+    the states of those that follow. Every test brings an account of its own."""
+    home = devnet.deployment.chain(devnet.deployment.home)
+    anvil = devnet.anvil(home.name)
+    yield SimpleNamespace(deployment=home, anvil=anvil, rpc=anvil.rpc, devnet=devnet)
+    anvil.automine(True)
 
 
 @pytest.fixture

@@ -94,6 +94,8 @@ class Proxy:
 
     def _ask(self, request: Json) -> Json:
         """The question that the honest node is asked instead."""
+        if self.lie == "fake receipt" and request["method"] == "eth_sendRawTransaction":
+            return {**request, "method": "eth_chainId", "params": []}  # it keeps it to itself
         if self.lie != "stale head":
             self._frozen = None
             return request
@@ -125,6 +127,8 @@ class Proxy:
     def _result(self, method: str, result: Json, lie: str) -> Json:
         if lie == "null":
             return None
+        if lie == "fake receipt" and method == "eth_sendRawTransaction":
+            return WORD
         if lie == "wrong chain" and method == "eth_chainId":
             return OTHER_CHAIN
         if lie == "stale head" and method == "eth_blockNumber":
@@ -175,15 +179,16 @@ class Proxy:
     async def _http(self, request: web.Request) -> web.StreamResponse:
         asked = json.loads(await request.read())
         many = isinstance(asked, list)
+        methods = {one["id"]: one["method"] for one in (asked if many else [asked])}
         questions = [self._ask(one) for one in (asked if many else [asked])]
         async with self._session.post(self._upstream, json=questions) as response:
             honest = {reply["id"]: reply for reply in await response.json(content_type=None)}
         replies = []
         for question in questions:
-            reply = honest[question["id"]]
-            if question["method"] == "eth_getBlockByNumber" and self._frozen is None:
+            reply, method = honest[question["id"]], methods[question["id"]]
+            if method == "eth_getBlockByNumber" and self._frozen is None:
                 self._note(reply.get("result"))
-            replies.append(self._tell(question["method"], reply))
+            replies.append(self._tell(method, reply))
         lie = self.lie
         if lie == "duplicate":
             replies += replies

@@ -158,7 +158,9 @@ class Trader:
             times = mined.get(data, 0)
             if times > 1:
                 found.unsafe.append(f"{action_id} was mined {times} times")
-            if state in ("confirmed", "reverted", "dropped") and (state == "confirmed") != (times == 1):
+            if state in ("confirmed", "reverted", "dropped") and (state == "confirmed") != (
+                times == 1
+            ):
                 found.unsafe.append(f"{action_id} is {state} and was mined {times} times")
             found.unfinished += state in ("planned", "signed", "sent", "mined")
         nonces = {nonce for nonce, *_ in signed}
