@@ -1,8 +1,8 @@
 """One of three nodes lies to an agent, in twelve ways: nothing unsafe is signed, and it goes on.
 
-What reads and signs is the agent's own (`Nodes`, `Ingest`, `Submitter`); its decision is one approval
-a block, so that a campaign is short. `FEDTRADE_LIE_STEPS=200` runs it at full length. The failing
-control is the same agent with the lying node alone.
+`FEDTRADE_LIE_STEPS=200` runs the campaign at full length. A node that was left rests for 50 ms here
+and not for a minute, so that it lies in nearly every step. The failing control is the same agent with
+the lying node alone.
 """
 
 from __future__ import annotations
@@ -11,171 +11,43 @@ import asyncio
 import json
 import os
 import random
-import sqlite3
-import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from lying import LIES, Proxy
+from trader import Campaign, Trader
 
-from clients.ingest import Block, Ingest
-from clients.keys import MemberKeys
-from clients.node import NodeLost, NodeUnreachable
-from clients.nodes import line_of
-from clients.outbox import Outbox
-from clients.submit import Fees, Submitter
-from fedtrade.chain.agreement import NoAgreement, Standing
-from fedtrade.errors import FedtradeError
-from fedtrade.market.actions import WithdrawLiquidity
-from fedtrade.venues.codec import Call, Function
+from clients import nodes as lines
+from fedtrade.chain import agreement
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(3600)]
 
-APPROVE: Final = Function("approve(address,uint256)", "(bool)")
 STEPS: Final = int(os.environ.get("FEDTRADE_LIE_STEPS", "6"))
-CONFIRMATIONS: Final = 2
-GAS_SANE: Final = 250_000
-FEE_SANE_WEI: Final = 12 * 10**9
-HALTS_MAX: Final = 6
 
 
-@dataclass
-class Campaign:
-    """What happened in one."""
-
-    steps: int = 0
-    blocks: int = 0
-    halts: int = 0
-    slowest_s: float = 0.0
-    """Longest from a new block to everything that follows from it."""
-    over_s: float = 0.0
-    """Longest from the moment a node was left to the next block that was dealt with."""
-    reasons: set[str] = field(default_factory=set)
-    unsafe: list[str] = field(default_factory=list)
-    unfinished: int = 0
+@pytest.fixture(autouse=True)
+def restless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "REST_S", 0.05)
+    monkeypatch.setattr(agreement, "REST_MAX_S", 0.05)
+    monkeypatch.setattr(lines, "LOOK_S", 0.05)
 
 
-def spender(number: int) -> str:
-    return f"0x{number + 1:040x}"
+def telling(liar: Proxy, lie: str) -> Callable[[random.Random, bool], None]:
+    """Lies in four steps of five, from the first connection on; in the end it is honest."""
+    liar.lie = lie
+
+    def between(dice: random.Random, more: bool) -> None:
+        liar.lie = lie if more and dice.random() < 0.8 else None
+
+    return between
 
 
-class Trader:
-    """One agent's reading and signing."""
-
-    def __init__(self, chain: Any, seen: Any, folder: Path, lie: str, liar: Proxy) -> None:
-        self.chain, self.seen, self.lie, self.liar = chain, seen, lie, liar
-        self.keys = MemberKeys.ephemeral()
-        chain.devnet.fund(chain.deployment.name, self.keys.address, native_wei=10**20)
-        chain.anvil.automine(False)
-        self.path = folder / "transactions.sqlite"
-        self.outbox = Outbox(self.path, seen.chain_id, self.keys.address)
-        self.standings = [Standing(url) for url in seen.all_ws_urls]
-        self.dice = random.Random(lie)
-        self.found = Campaign()
-
-    async def run(self, steps: int) -> Campaign:
-        ingest = Ingest(self.seen, self.keys.address)
-        self.liar.lie = self.lie  # from the first connection on
-        while self.found.halts < HALTS_MAX:
-            try:
-                async with line_of(self.seen, self.standings) as node:
-                    await self._live(ingest, node, steps)
-                    break
-            except (NodeLost, NodeUnreachable, FedtradeError) as lost:
-                self.found.halts += 1
-                self.found.reasons.add(f"halt: {type(lost).__name__}")
-                await asyncio.sleep(0.2)
-        self.liar.lie = None
-        self._judge()
-        return self.found
-
-    async def _live(self, ingest: Ingest, node: Any, steps: int) -> None:
-        fees = Fees(cap_wei=10**12, confirmations=CONFIRMATIONS)
-        sender = Submitter(
-            self.outbox, self.keys, self.seen.chain_id, node, fees, lambda action: ""
-        )
-        block: Block | None = await ingest.open(node)
-        quiet = 0
-        left_s: dict[str, float] = {}
-        while True:
-            if block is not None:
-                quiet = 0
-                await self._deal(sender, block, steps)
-                if self.found.steps >= steps and not self.outbox.open():
-                    return
-            else:
-                quiet += 1
-                if quiet > 2:
-                    raise NoAgreement("any block", self.standings)
-            if self.found.steps < steps:
-                self.liar.lie = self.lie if self.dice.random() < 0.8 else None
-            else:
-                self.liar.lie = None
-            self.found.blocks += 1
-            if self.found.blocks > 4 * steps + 40:
-                return  # something is stuck for good
-            begin_s = time.monotonic()
-            await asyncio.to_thread(self.chain.anvil.mine)
-            block = await ingest.next(node, 5.0)
-            self.found.slowest_s = max(self.found.slowest_s, time.monotonic() - begin_s)
-            for standing in self.standings:
-                if standing.reason and standing.url not in left_s:
-                    left_s[standing.url] = begin_s
-                    self.found.over_s = max(self.found.over_s, time.monotonic() - begin_s)
-                    self.found.reasons.add(standing.reason)
-                elif not standing.reason:
-                    left_s.pop(standing.url, None)
-
-    async def _deal(self, sender: Submitter, block: Block, steps: int) -> None:
-        for event in await sender.advance(block.head):
-            sender.reported(event.action_id)
-        if self.found.steps < steps:
-            number = self.found.steps
-            self.found.steps += 1
-            late_s = block.head.timestamp_s + 10**6
-            action = WithdrawLiquidity(f"a{number}", "0xP", 1, 1, 0, 0, late_s)
-            data = APPROVE.encode(spender(number), 7)
-            sender.plan(action, Call(self.seen.base.address, data))
-            await sender.advance(block.head)
-
-    def _judge(self) -> None:
-        """Compare with the honest chain: what was signed, what was mined, what was taken for done."""
-        self.chain.anvil.mine()
-        found, me = self.found, self.keys.address.lower()
-        mined: dict[str, int] = {}
-        for number in range(self.chain.anvil.latest().number + 1):
-            block = self.chain.rpc.call("eth_getBlockByNumber", hex(number), True)
-            for tx in block["transactions"]:
-                if tx["from"].lower() == me:
-                    mined[tx["input"]] = mined.get(tx["input"], 0) + 1
-        with sqlite3.connect(self.path) as db:
-            signed = db.execute("select nonce, gas, fee_wei, cancels from transactions").fetchall()
-            states = db.execute("select action_id, data, state from actions").fetchall()
-        db.close()
-        for action_id, data, state in states:
-            times = mined.get(data, 0)
-            if times > 1:
-                found.unsafe.append(f"{action_id} was mined {times} times")
-            if state in ("confirmed", "reverted", "dropped") and (state == "confirmed") != (
-                times == 1
-            ):
-                found.unsafe.append(f"{action_id} is {state} and was mined {times} times")
-            found.unfinished += state in ("planned", "signed", "sent", "mined")
-        nonces = {nonce for nonce, *_ in signed}
-        if nonces != set(range(len(nonces))):
-            found.unsafe.append(f"nonces with gaps: {sorted(nonces)[:5]}")
-        found.unsafe += [f"gas limit {gas}" for _, gas, _, _ in signed if gas > GAS_SANE]
-        found.unsafe += [f"fee {f}" for _, _, f, _ in signed if int(f) > FEE_SANE_WEI]
-        found.unsafe += [f"nonce {n} cancelled" for n, _, _, cancels in signed if cancels]
-        self.outbox.close()
-
-
-def tell(found: Campaign, lie: str, who: str) -> None:
+def tell(found: Campaign, lie: str, who: str, told: int) -> None:
     """A line for whoever runs the campaign with `-s`."""
     print(json.dumps({
-        "lie": lie, "nodes": who, "steps": found.steps, "unsafe": len(found.unsafe),
+        "lie": lie, "nodes": who, "told": told, "steps": found.steps, "unsafe": len(found.unsafe),
         "halts": found.halts, "unfinished": found.unfinished,
         "slowest_s": round(found.slowest_s, 3), "over_s": round(found.over_s, 3),
         "reasons": sorted(found.reasons)[:4], "first": found.unsafe[:1],
@@ -186,9 +58,9 @@ def tell(found: Campaign, lie: str, who: str) -> None:
 def test_one_lying_node_of_three_costs_nothing(
     chain: Any, nodes: list[Proxy], seen_by_three: Any, tmp_path: Path, lie: str
 ) -> None:
-    trader = Trader(chain, seen_by_three, tmp_path, lie, nodes[0])
+    trader = Trader(chain, seen_by_three, tmp_path, telling(nodes[0], lie))
     found = asyncio.run(trader.run(STEPS))
-    tell(found, lie, "3")
+    tell(found, lie, "3", nodes[0].told)
     assert found.steps == STEPS
     assert nodes[0].told > 0
     assert found.unsafe == []
@@ -202,6 +74,7 @@ def test_control_a_lying_node_that_is_alone_is_believed(
     chain: Any, nodes: list[Proxy], tmp_path: Path, lie: str
 ) -> None:
     alone = chain.deployment.model_copy(update={"ws_url": nodes[0].ws_url})
-    found = asyncio.run(Trader(chain, alone, tmp_path, lie, nodes[0]).run(max(STEPS, 12)))
-    tell(found, lie, "1")
+    trader = Trader(chain, alone, tmp_path, telling(nodes[0], lie))
+    found = asyncio.run(trader.run(max(STEPS, 12)))
+    tell(found, lie, "1", nodes[0].told)
     assert found.unsafe
