@@ -34,6 +34,7 @@ from fedtrade.chain.agreement import (
     agreed_head,
     agreed_number,
     distinct,
+    enough_heads,
     head_from,
     header_of,
     majority,
@@ -200,8 +201,15 @@ class Nodes:
     async def _newest(self) -> tuple[Ballot, Vote] | None:
         """The newest common block, asked for now: a resync must not go by what was announced."""
         asked = [n for n, member in enumerate(self._members) if member.node is not None]
-        told = await asyncio.gather(*map(self._tell_newest, asked))
-        top = agreed_number([head.number for head in told if head is not None], len(self._members))
+        waiting = {asyncio.create_task(self._tell_newest(n)) for n in asked}
+        numbers: list[int] = []
+        while waiting and not enough_heads(numbers, len(self._members)):
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            numbers += [head.number for head in (task.result() for task in done) if head]
+        self._late |= waiting
+        for task in waiting:
+            task.add_done_callback(self._late.discard)
+        top = agreed_number(numbers, len(self._members))
         if top is None:
             return None
         for number in range(top, max(-1, top - 1 - STEPS_DOWN), -1):

@@ -413,6 +413,15 @@ def agreed_number(numbers: Sequence[int], nodes: int) -> int | None:
     return sorted(numbers, reverse=True)[need - 1] if len(numbers) >= need else None
 
 
+def enough_heads(numbers: Sequence[int], nodes: int) -> bool:
+    """Whether nobody else needs to be heard: a majority is at nearly the same height.
+
+    Two that lie far apart leave open which of them is behind, or ahead of every block there is.
+    """
+    top = agreed_number(numbers, nodes)
+    return top is not None and max(numbers) - top <= LAG_MAX_BLOCKS
+
+
 def agreed_head(told: Mapping[int, Head], nodes: int) -> Head | None:
     """The head that a majority of the configured nodes tells in every field."""
     said = list(told.values())

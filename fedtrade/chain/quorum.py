@@ -32,6 +32,7 @@ from fedtrade.chain.agreement import (
     agreed_head,
     agreed_number,
     distinct,
+    enough_heads,
     head_from,
     header_of,
     majority,
@@ -231,7 +232,6 @@ class AgreedRpc(Rpc):
     def _head(self, tag: str) -> Head:
         """The newest block of this tag on which the nodes agree. Raises NoAgreement."""
         heads: dict[int, Head] = {}
-        agreed: list[Head] = []
         count = len(self._voters)
 
         def told(node: int, replies: Replies) -> bool:
@@ -242,16 +242,15 @@ class AgreedRpc(Rpc):
             if quantity(chain_id) != self._chain_id:
                 raise NodeUseless(f"it is of chain {quantity(chain_id)}, not {self._chain_id}")
             heads[node] = head_from(raw)
-            head = agreed_head(heads, count)
-            if head is not None and head.number == agreed_number(_numbers(heads), count):
-                agreed.append(head)
-            return bool(agreed)
+            return enough_heads(_numbers(heads), count)
 
         self._ask([("eth_chainId", []), ("eth_getBlockByNumber", [tag, False])], told)
         top = agreed_number(_numbers(heads), count)
         if top is None:
             raise NoAgreement("the newest block", self.standings)
-        head = agreed[-1] if agreed else self._common(top)
+        head = agreed_head(heads, count)
+        if head is None or head.number != top:
+            head = self._common(top)
         self._judge(head, heads)
         for node, other in heads.items():
             if tag == "latest" and other.number < head.number - LAG_MAX_BLOCKS:

@@ -89,6 +89,10 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._runner.cleanup()
         await self._session.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for one in others:  # answers that are still held back
+            one.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     # what is asked and told
 
