@@ -119,6 +119,7 @@ def _check_settings(path: Path, at: str | None) -> None:
     from clients.channel import client_tls
     from clients.keys import MemberKeys
     from clients.settings import MemberSettings
+    from fedtrade.chain.agreement import Standing, trust_line
 
     settings = MemberSettings.load(path)
     keys = MemberKeys.load(settings.keys)
@@ -130,6 +131,8 @@ def _check_settings(path: Path, at: str | None) -> None:
         f"{floor.noise_multiplier_min:g}, sampling rate ≤ {floor.sampling_rate_max:g}, at least "
         f"{floor.cohort_min} members in a sum, {floor.corrupt_min} bad helpers withstood"
     )
+    if settings.home_chain is not None:
+        typer.echo(f"home chain: {trust_line([Standing(u) for u in settings.home_chain.rpc_urls])}")
     if settings.positions is not None:
         until = settings.until.isoformat() if settings.until is not None else None
         _check_positions(settings.positions, at or until)
@@ -229,7 +232,7 @@ def status(settings: Settings = MEMBER_TOML) -> None:
     """
     from clients.keys import MemberKeys
     from clients.settings import MemberSettings
-    from clients.status import chain_line, coordinator_line, ledger_line
+    from clients.status import chain_lines, coordinator_line, ledger_line
 
     loaded = MemberSettings.load(settings)
     typer.echo(f"seats        {_seats(loaded)}, signing as {MemberKeys.load(loaded.keys).address}")
@@ -237,7 +240,8 @@ def status(settings: Settings = MEMBER_TOML) -> None:
         typer.echo(f"ledger       {ledger_line(loaded.ledger, loaded.floor)}")
     typer.echo(f"coordinator  {coordinator_line(loaded.coordinator)}")
     if loaded.home_chain is not None:
-        typer.echo(f"home chain   {chain_line(loaded.home_chain)}")
+        for line in chain_lines(loaded.home_chain):
+            typer.echo(f"home chain   {line}")
     else:
         typer.echo(f"home chain   none; {len(loaded.approved_terms)} releases are approved by file")
 

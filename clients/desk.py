@@ -23,7 +23,7 @@ from clients.homechain import check_terms, closed_rounds, final_manifests
 from clients.keys import MemberKeys
 from clients.settings import MemberSettings
 from fedtrade.artifact import load
-from fedtrade.chain.rpc import Rpc
+from fedtrade.chain.quorum import reader
 from fedtrade.channel import Role
 from fedtrade.errors import Refusal
 from fedtrade.privacy.aggregation import spend_of
@@ -257,7 +257,7 @@ class FromFiles:
             return []
         if (terms.chain_id, terms.registry) != (home.chain_id, home.registry):
             raise WrongBinding("release", "registry", home.registry, terms.registry)
-        with Rpc(home.rpc_url) as rpc:
+        with reader(home.rpc_urls, home.chain_id) as rpc:
             check_terms(rpc, home.membership, terms)
             return closed_rounds(rpc, terms)
 
@@ -270,7 +270,8 @@ class FromFiles:
         home = self._settings.home_chain
         if home is None:
             return lambda release, round_number: None
-        return final_manifests(Rpc(home.rpc_url), home.registry, home.final_block)
+        rpc = reader(home.rpc_urls, home.chain_id)
+        return final_manifests(rpc, home.registry, home.final_block)
 
     def _read_positions(self) -> PrivatePositions:
         from clients.positions import PrivatePositions

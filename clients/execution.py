@@ -41,13 +41,15 @@ from typing import Any, Final
 
 from clients.ingest import Block, Ingest
 from clients.keys import MemberKeys
-from clients.node import Node, NodeLost, NodeRefused, NodeUnreachable
+from clients.node import Line, NodeLost, NodeRefused, NodeUnreachable
+from clients.nodes import line_of
 from clients.outbox import Outbox
 from clients.recovery import contiguous, read_history, recover
 from clients.settings import ExecutionSettings
 from clients.submit import Submitter
 from fedtrade import artifact
 from fedtrade.agent import Agent
+from fedtrade.chain.agreement import Standing, trust_line
 from fedtrade.chain.conversation import ask_async, read
 from fedtrade.chain.rpc import from_hex
 from fedtrade.errors import BadInput, Fault, FedtradeError, Refusal, Stale, Unavailable
@@ -171,9 +173,11 @@ class Execution:
         custody = self.chain.custody
         self.account = custody.safe if custody is not None else self._keys.address
         self._order = -1  # nonce of our last order in this process; -1 before the first
+        self._standings = [Standing(url) for url in self.chain.all_ws_urls]
         self._ingest = Ingest(self.chain, self.account, self._recovered.last_block)
         self._agent: Agent | None = None
         self._submitter: Submitter | None = None
+        self._approved = custody is not None  # a Safe has approved when it was set up
         self._decided = 0
         self._resyncs = 0
         self._account_block = -1
@@ -189,10 +193,10 @@ class Execution:
         failures = 0
         while not stop.is_set():
             try:
-                async with Node(self.chain.ws_url) as node:
+                async with line_of(self.chain, self._standings) as node:
                     await self._on_connection(node, stop)
                     return
-            except (NodeLost, NodeUnreachable, OffTime) as lost:
+            except (NodeLost, NodeUnreachable, OffTime) as lost:  # NoAgreement is a NodeLost
                 if self._decided:
                     failures, self._decided = 0, 0
                 failures += 1
@@ -203,7 +207,7 @@ class Execution:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), CONNECT_PAUSE_S * 2**failures)
 
-    async def _on_connection(self, node: Node, stop: asyncio.Event) -> None:
+    async def _on_connection(self, node: Line, stop: asyncio.Event) -> None:
         block = await self._ingest.open(node)
         self._refuse_off_time(block.head)
         if self._agent is None:
@@ -213,11 +217,11 @@ class Execution:
             self._submitter = Submitter(
                 self._outbox, self._keys, self.chain.chain_id, node, self._fees, agent.permit
             )
-            if self.chain.custody is None:  # a Safe has approved when it was set up
-                await self._approve(node, block.head, stop)
-            block = await self._ingest.resync(node)
         assert self._submitter is not None
         self._submitter.rpc = node
+        if not self._approved:  # also where the node was lost in the midst of it
+            await self._approve(node, block.head, stop)
+            block = await self._ingest.resync(node)
         current: Block | None = block
         while not stop.is_set():
             if current is not None:
@@ -240,7 +244,7 @@ class Execution:
                 models.revoked.add(event.version)
         refuse_model(self.chain.registry, models, self._sha256, head.timestamp_s)
 
-    async def _refuse_custody(self, node: Node, head: Head) -> None:
+    async def _refuse_custody(self, node: Line, head: Head) -> None:
         """Raise NotOurCustody where the breaker would not take our orders."""
         if (custody := self.chain.custody) is None:
             return
@@ -279,32 +283,36 @@ class Execution:
         self._agent = agent
         return agent
 
-    async def _approve(self, node: Node, head: Head, stop: asyncio.Event) -> None:
+    async def _approve(self, node: Line, head: Head, stop: asyncio.Event) -> None:
         """Let position manager and router take our tokens; returns when that is mined."""
         assert self._submitter is not None
         chain, owner = self.chain, self._keys.address
+        under_way = {(p.target.lower(), p.data) for p in self._submitter.waiting()}
         for token in (chain.base, chain.quote):
             for spender in (chain.position_manager, chain.swap_router):
                 data = "0x" + ALLOWANCE.encode(owner, spender).hex()
                 asked = {"to": token.address, "data": data}
                 answer = await node.call("eth_call", asked, hex(head.number))
-                if ALLOWANCE.decode(from_hex(answer))[0] < APPROVED_ENOUGH:
+                call = encode_approval(token.address, spender)
+                asked_for = (call.to.lower(), "0x" + call.data.hex()) in under_way
+                if ALLOWANCE.decode(from_hex(answer))[0] < APPROVED_ENOUGH and not asked_for:
                     self._submitter.plan_approval(
                         f"approve-{token.symbol}-{spender}-{head.number}",
-                        encode_approval(token.address, spender),
+                        call,
                         head.timestamp_s + APPROVAL_LIMIT_S,
                     )
         while not stop.is_set():
             done = await self._submitter.advance_approvals(head)
             self._write_status(head)
             if done:
+                self._approved = True
                 return
             while not stop.is_set():
                 if (block := await self._ingest.next(node, POLL_S)) is not None:
                     head = block.head
                     break
 
-    async def _take(self, node: Node, block: Block) -> Block | None:
+    async def _take(self, node: Line, block: Block) -> Block | None:
         """Tell the agent one block and carry out its decision; a new block where it is stale."""
         assert self._agent is not None
         assert self._submitter is not None
@@ -336,7 +344,7 @@ class Execution:
         self._write_status(block.head)
         return None
 
-    async def _call_of(self, node: Node, action: Action, head: Head) -> Call:
+    async def _call_of(self, node: Line, action: Action, head: Head) -> Call:
         """What carries an action out: a call of our own, or an order with the nonce of now.
 
         Should a second call for this action ever be signed, only one of the two can pass.
@@ -352,7 +360,7 @@ class Execution:
         calls = encode_calls(action, key, self.chain, custody.safe)
         return encode_order(custody.breaker, nonce, self._sha256, action.deadline_s, calls)
 
-    async def _settle(self, node: Node, block: Block) -> None:
+    async def _settle(self, node: Line, block: Block) -> None:
         """Tell which actions have ended, and the account where it may have changed."""
         assert self._agent is not None
         assert self._submitter is not None
@@ -400,6 +408,7 @@ class Execution:
             "refused": receipt.refused if receipt else "",
             "journal_records": self._journal.count,
             "journal_hash": self._journal.head_hash,
+            "nodes": trust_line(self._standings),
         }
         _replace(self.folder / "status.json", json.dumps(status, indent=1).encode() + b"\n")
 

@@ -1,5 +1,7 @@
 """From a node's websocket to events in block order: what an agent is allowed to believe.
 
+The line is to one node, or to several that must agree (`nodes.py`); nothing here differs.
+
 The node announces heads; for each, the logs of exactly that block (asked for by its hash) are read,
 decoded and given before the head, so a block is either told whole or not at all. A head that does
 not follow the last one (a gap after a reconnect, a reorganisation, a silent replacement) makes a
@@ -21,7 +23,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from clients.node import Node, NodeRefused
+from clients.node import Line, NodeRefused
+from fedtrade.chain.agreement import head_from
 from fedtrade.chain.conversation import Conversation, ask_async
 from fedtrade.chain.deployment import ChainDeployment
 from fedtrade.chain.pools import holdings, oracle_answer, pool_snapshot
@@ -41,7 +44,11 @@ from fedtrade.venues.codec import AnswerUnreadable, field, quantity
 BACKFILL_MAX: Final = 20_000
 """Blocks that are read back after an absence; a longer one needs newer history and a new folder."""
 LOG_SPAN: Final = 500
-"""Blocks asked for in one eth_getLogs."""
+"""Blocks asked for in one eth_getLogs of a pool."""
+REGISTRY_SPAN: Final = 5_000
+"""The same of a registry, which seldom says anything."""
+REGISTRY_BLOCKS_MAX: Final = 10_000_000
+"""Blocks of a registry that are looked through; with more, `from_block` is to be raised."""
 REMEMBERED: Final = 128
 """Heads kept to find the last common block of a reorganisation."""
 RESYNC_TRIES: Final = 5
@@ -78,6 +85,19 @@ class AwayTooLong(Fault):
         self.missed = missed
 
 
+class RegistryTooOld(Fault):
+    """The registry's events lie further back than is looked through, or the node's head is invented."""
+
+    def __init__(self, first: int, last: int) -> None:
+        super().__init__(
+            f"The registry would be read from block {first} to {last}, over {REGISTRY_BLOCKS_MAX} "
+            "blocks. Set from_block in the deployment to the block in which it was deployed; if it "
+            "is, the node's newest block is not to be believed: use another."
+        )
+        self.first = first
+        self.last = last
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """What happened up to a head, in order; the head itself is to be told last."""
@@ -98,12 +118,14 @@ class Ingest:
         self._account = account
         self._since = since_block
         self._told: OrderedDict[int, Head] = OrderedDict()
+        self._models: list[ModelPublished | ModelRevoked] = []
+        self._models_to = chain.from_block - 1  # the registry was read up to here
         self._filter = {
             "address": [chain.pool, chain.price_feed, chain.registry],
             "topics": [list(TOPICS)],
         }
 
-    async def open(self, node: Node) -> Block:
+    async def open(self, node: Line) -> Block:
         """Begin on a new connection: subscribe, then read the whole state."""
         chain_id = quantity(await node.call("eth_chainId"))
         if chain_id != self._chain.chain_id:
@@ -111,7 +133,7 @@ class Ingest:
         await node.follow_heads()
         return await self.resync(node)
 
-    async def next(self, node: Node, limit_s: float | None = None) -> Block | None:
+    async def next(self, node: Line, limit_s: float | None = None) -> Block | None:
         """The next block, or None where none came in time. Heads told before are passed over."""
         while True:
             raw = await node.next_head(limit_s)
@@ -132,11 +154,12 @@ class Ingest:
         self._remember(head)
         return Block(tuple(self._decode(_listed(logs))), head, False)
 
-    async def resync(self, node: Node) -> Block:
+    async def resync(self, node: Line) -> Block:
         """Read back what was missed and the whole state at the newest block."""
         for _ in range(RESYNC_TRIES):
             common = await self._common_block(node)
             newest = head_of(await node.call("eth_getBlockByNumber", "latest", False))
+            self._forget_models(common)
             try:
                 missed = await self._missed(node, common, newest)
                 state = await self._state(node, newest.number)
@@ -155,20 +178,31 @@ class Ingest:
             return Block((Reorganised(common), *missed, *state), newest, True)
         raise NeverStill(RESYNC_TRIES)
 
-    async def holdings(self, node: Node, block: int) -> Holdings:
+    async def holdings(self, node: Line, block: int) -> Holdings:
         """What the account has at a block."""
         chain = self._chain
         return await ask_async(
             node, holdings(chain.pool_key(), chain.position_manager, self._account, block)
         )
 
-    async def models(self, node: Node, block: int) -> list[Event]:
-        """Everything that the registry has said up to a block."""
+    async def models(self, node: Line, block: int) -> list[Event]:
+        """Everything that the registry has said up to a block; what was read before is kept."""
+        first = self._models_to + 1
+        if block - first >= REGISTRY_BLOCKS_MAX:
+            raise RegistryTooOld(first, block)
         asked = {"address": self._chain.registry, "topics": [list(model_registry.TOPICS)]}
-        logs = await self._logs(node, asked, self._chain.from_block, block)
-        return [e for e in self._decode(logs) if isinstance(e, ModelPublished | ModelRevoked)]
+        logs = await self._logs(node, asked, first, block, REGISTRY_SPAN)
+        found = self._decode(logs)
+        self._models += [e for e in found if isinstance(e, ModelPublished | ModelRevoked)]
+        self._models_to = max(self._models_to, block)
+        return [event for event in self._models if event.block <= block]
 
-    async def _state(self, node: Node, block: int) -> list[Event]:
+    def _forget_models(self, common: int) -> None:
+        """What the registry said after this block may not be so any more."""
+        self._models_to = max(self._chain.from_block - 1, min(self._models_to, common))
+        self._models = [event for event in self._models if event.block <= common]
+
+    async def _state(self, node: Line, block: int) -> list[Event]:
         chain = self._chain
         return [
             await ask_async(node, pool_snapshot(chain.pool_key(), block)),
@@ -177,7 +211,7 @@ class Ingest:
             *await self.models(node, block),
         ]
 
-    async def _common_block(self, node: Node) -> int:
+    async def _common_block(self, node: Line) -> int:
         """The newest block that we told and that is still part of the chain."""
         for number in reversed(self._told):
             found = await node.call("eth_getBlockByNumber", hex(number), False)
@@ -187,7 +221,7 @@ class Ingest:
             return next(iter(self._told)) - 1
         return self._since if self._since is not None else -1
 
-    async def _missed(self, node: Node, common: int, newest: Head) -> list[Event]:
+    async def _missed(self, node: Line, common: int, newest: Head) -> list[Event]:
         """Swaps and heads of the blocks after `common` and before the newest one."""
         if common < 0 or common >= newest.number:
             return []
@@ -205,14 +239,14 @@ class Ingest:
         return missed + swaps.get(newest.number, [])
 
     async def _logs(
-        self, node: Node, asked: Mapping[str, Any], first: int, last: int
+        self, node: Line, asked: Mapping[str, Any], first: int, last: int, span: int = LOG_SPAN
     ) -> list[dict[str, Any]]:
-        logs: list[dict[str, Any]] = []
-        for start in range(first, last + 1, LOG_SPAN):
-            end = min(start + LOG_SPAN - 1, last)
-            span = {**asked, "fromBlock": hex(start), "toBlock": hex(end)}
-            logs += _listed(await node.call("eth_getLogs", span))
-        return logs
+        starts = range(first, last + 1, span)
+        spans = [
+            {**asked, "fromBlock": hex(start), "toBlock": hex(min(start + span - 1, last))}
+            for start in starts
+        ]
+        return [log for logs in await ask_async(node, _logs_of(spans)) for log in _listed(logs)]
 
     def _decode(self, logs: list[dict[str, Any]]) -> list[Event]:
         chain, events = self._chain, []
@@ -238,17 +272,11 @@ class Ingest:
             self._told.popitem(last=False)
 
 
-def head_of(raw: Mapping[str, Any]) -> Head:
+def head_of(raw: object) -> Head:
     """A block header as JSON-RPC gives it."""
     try:
-        return Head(
-            quantity(raw["number"]),
-            str(raw["hash"]),
-            str(raw["parentHash"]),
-            quantity(raw["timestamp"]),
-            quantity(raw.get("baseFeePerGas") or "0x0"),
-        )
-    except (KeyError, TypeError, AnswerUnreadable) as error:
+        return head_from(raw)
+    except AnswerUnreadable as error:
         raise Fault(
             f"The node sent a head that is none ({type(error).__name__}). Use another node."
         ) from error
@@ -257,6 +285,10 @@ def head_of(raw: Mapping[str, Any]) -> Head:
 def _heads(numbers: range) -> Conversation[list[Head]]:
     raw = yield [("eth_getBlockByNumber", [hex(number), False]) for number in numbers]
     return [head_of(head or {}) for head in raw]
+
+
+def _logs_of(spans: list[dict[str, Any]]) -> Conversation[list[Any]]:
+    return (yield [("eth_getLogs", [span]) for span in spans])
 
 
 def _listed(logs: object) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ CONNECT_LIMIT_S: Final = 10.0
 MESSAGE_MAX_BYTES: Final = 64 * 2**20
 HEADS_MAX: Final = 4096
 
-__all__ = ["Node", "NodeLost", "NodeRefused", "NodeUnreachable", "Rpc"]
+__all__ = ["Line", "Node", "NodeLost", "NodeRefused", "NodeUnreachable", "Rpc"]
 
 
 class NodeUnreachable(Unavailable):
@@ -41,6 +41,21 @@ class Rpc(Protocol):
     """Whoever answers JSON-RPC calls: a node, or a test's stand-in for one."""
 
     async def call(self, method: str, *params: object) -> Any: ...
+
+
+class Line(Rpc, Protocol):
+    """What an agent has to its chain: one node, or several that must agree (`nodes.py`)."""
+
+    @property
+    def url(self) -> str: ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def follow_heads(self) -> None: ...
+
+    async def next_head(self, limit_s: float | None = None) -> Mapping[str, Any] | None: ...
 
 
 class Node:

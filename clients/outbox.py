@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from fedtrade.errors import BadInput, Fault, Unavailable
+from fedtrade.venues.codec import index
 
 State = Literal["planned", "signed", "sent", "mined", "confirmed", "reverted", "dropped", "refused"]
 TABLE: Final[Mapping[State, frozenset[State]]] = {
@@ -199,6 +200,8 @@ class Outbox:
 
     def signed(self, promise: Promise, attempt: Attempt) -> None:
         """Store signed bytes; from now on they may have left."""
+        for number in (attempt.nonce, attempt.gas, attempt.signed_block):
+            index(number)
         self._db.execute("begin immediate")
         try:
             self._db.execute(
@@ -230,7 +233,11 @@ class Outbox:
     def move(
         self, promise: Promise, state: State, *, block: int = 0, gas_wei: int = 0, note: str = ""
     ) -> None:
-        """Take a step of the table, durably. An end or a new plan closes the open attempts."""
+        """Take a step of the table, durably. An end or a new plan closes the open attempts.
+
+        Raises AnswerUnreadable for a block that no chain has: the node made it up.
+        """
+        index(block)
         self._db.execute("begin immediate")
         try:
             self._move(promise, state)

@@ -82,16 +82,33 @@ class CoordinatorAt(Strict):
     """The only authority whose certificates are accepted (PEM); the system's are not."""
 
 
+NodeUrl = Annotated[str, Field(pattern=r"^https?://\S+$")]
+
+
 class HomeChainAt(Strict):
     """This party's own node of the home chain, and the contracts that it believes."""
 
-    rpc_url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    rpc_url: NodeUrl
+    more_rpc_urls: Annotated[tuple[NodeUrl, ...], Field(max_length=8)] = ()
+    """Further nodes, of other operators: a majority of all must agree. Without them the one is
+    trusted alone."""
     chain_id: Annotated[int, Field(gt=0)]
     final_block: Literal["finalized", "safe", "latest"] = "finalized"
     """The block at which a manifest counts as final. "latest" only for local chains: a block that
     is reorganised away could show two helpers two manifests of a round."""
     membership: Address
     registry: Address
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.rpc_urls)) < len(self.rpc_urls):
+            raise ValueError("more_rpc_urls: a node that is named twice would agree with itself")
+        return self
+
+    @property
+    def rpc_urls(self) -> tuple[str, ...]:
+        """Every node."""
+        return (self.rpc_url, *self.more_rpc_urls)
 
 
 class SuperNodeAt(Strict):
@@ -192,6 +209,7 @@ ca_file = "ca.crt"              # the only authority whose certificates are acce
 
 [home_chain]                    # your own node: terms, keys and manifests are checked there
 rpc_url = "http://127.0.0.1:8545"
+# more_rpc_urls = ["https://<another operator's node>", "https://<a third one>"]  # most must agree
 chain_id = 1
 # final_block = "finalized"     # where a manifest counts as final; "latest" for local chains alone
 membership = "0x<40 hex digits>"
@@ -279,9 +297,13 @@ class ExecutionSettings(Strict):
         )
 
     def fee_settings(self) -> Fees:
-        """How transactions pay; the gas ceiling of the breakers is the cap here, too."""
+        """How transactions pay and wait: the breakers' gas ceiling is the cap, too."""
         return Fees(
-            cap_wei=self._limits().gas_price_max_wei, **self.fees.model_dump(exclude_none=True)
+            cap_wei=self._limits().gas_price_max_wei,
+            **{
+                "confirmations": self.chain_deployment().confirmations,
+                **self.fees.model_dump(exclude_none=True),
+            },
         )
 
     def _limits(self) -> Limits:

@@ -20,6 +20,7 @@ from clients.budget import Budget
 from clients.channel import client_tls
 from clients.floor import Floor
 from clients.settings import CoordinatorAt, HomeChainAt
+from fedtrade.chain.agreement import Standing, trust_line
 from fedtrade.chain.rpc import Rpc, RpcCall
 from fedtrade.channel import HEALTH
 from fedtrade.errors import FedtradeError
@@ -76,14 +77,20 @@ def coordinator_line(coordinator: CoordinatorAt) -> str:
     return f"{coordinator.url}: " + ("it answers" if status == 200 else f"it answers {status}")
 
 
-def chain_line(home: HomeChainAt) -> str:
-    """Whether this member's node of the home chain answers, and for the right chain."""
+def chain_lines(home: HomeChainAt) -> Iterator[str]:
+    """Whether each node of the home chain answers, and for the right chain; then who is believed."""
+    for url in home.rpc_urls:
+        yield f"{url}: {_node_line(url, home.chain_id)}"
+    yield trust_line([Standing(url) for url in home.rpc_urls])
+
+
+def _node_line(url: str, chain_id: int) -> str:
     try:
-        with Rpc(home.rpc_url, timeout_s=REACH_S) as rpc:
+        with Rpc(url, timeout_s=REACH_S) as rpc:
             asked: list[RpcCall] = [("eth_chainId", []), ("eth_blockNumber", [])]
             found, block = map(quantity, rpc.batch(asked))
     except FedtradeError as error:
-        return f"{home.rpc_url}: no answer ({type(error).__name__})"
-    if found != home.chain_id:
-        return f"{home.rpc_url}: it is of chain {found}, not {home.chain_id}"
-    return f"{home.rpc_url}: chain {home.chain_id}, block {block}"
+        return f"no answer ({type(error).__name__})"
+    if found != chain_id:
+        return f"it is of chain {found}, not {chain_id}"
+    return f"chain {chain_id}, block {block}"

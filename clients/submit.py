@@ -30,10 +30,12 @@ from fedtrade.errors import BadInput
 from fedtrade.market.actions import Action, ProvideLiquidity, SwapExactInput, WithdrawLiquidity
 from fedtrade.market.encoding import decode, encode
 from fedtrade.market.events import ActionSettled, Head
-from fedtrade.venues.codec import field, quantity
+from fedtrade.venues.codec import field, index, quantity
 
 CANCEL_GAS: Final = 21_000
 RESEND_AFTER_BLOCKS: Final = 2
+GAS_MAX: Final = 10_000_000
+"""No call of ours takes a tenth of it: a higher estimate is a node's mistake, and is not signed."""
 STEPS_MAX: Final = 8
 """Steps that one promise may take at one head; the longest honest way is four."""
 
@@ -197,6 +199,8 @@ class Submitter:
         # again would be a gap below ours, and nothing of ours would ever be mined.
         nonce = self._outbox.next_nonce(await self._used(head))
         gas = quantity(estimate) * 13 // 10 + 20_000
+        if gas > GAS_MAX:
+            return False  # asked anew at the next head, until the deadline
         fee, tip = self._offer(head, nonce)
         if fee > self._fees.cap_wei or fee < head.base_fee_wei:
             return False  # too dear now: wait for a cheaper block until the deadline
@@ -275,13 +279,13 @@ class Submitter:
         """How many nonces are used up, in blocks that are deep enough to stay."""
         deep = self._fees.confirmations - 1
         block = hex(max(0, head.number - deep)) if deep else "latest"
-        return quantity(await self.rpc.call("eth_getTransactionCount", self._keys.address, block))
+        return index(await self.rpc.call("eth_getTransactionCount", self._keys.address, block))
 
     async def _is_mined(self, promise: Promise, attempts: list[Attempt]) -> bool:
         for attempt in attempts:
             receipt = await self.rpc.call("eth_getTransactionReceipt", attempt.hash)
             if receipt is not None:
-                number = quantity(field(receipt, "blockNumber"))
+                number = index(field(receipt, "blockNumber"))
                 self._at("receipt")
                 self._outbox.move(promise, "mined", block=number)
                 self._at("mined")
@@ -332,7 +336,7 @@ class Submitter:
             receipt = await self.rpc.call("eth_getTransactionReceipt", attempt.hash)
             if receipt is None:
                 continue
-            block = quantity(field(receipt, "blockNumber"))
+            block = index(field(receipt, "blockNumber"))
             if head.number - block + 1 < self._fees.confirmations:
                 return False
             if not await self._in_chain(block, field(receipt, "blockHash"), head):

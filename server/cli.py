@@ -234,20 +234,22 @@ def live(
     from rich.console import Console
     from rich.table import Table
 
+    from fedtrade.chain.agreement import majority
     from fedtrade.chain.contracts import ModelRegistry
     from fedtrade.chain.conversation import ask
     from fedtrade.chain.deployment import Deployment
-    from fedtrade.chain.rpc import Rpc
+    from fedtrade.chain.quorum import reader
 
-    table = Table("chain", "version", "live hash", "ε", box=box.SIMPLE_HEAD)
+    table = Table("chain", "version", "live hash", "ε", "nodes", box=box.SIMPLE_HEAD)
     for chain in Deployment.load(deployment).chains:
-        with Rpc(chain.rpc_url) as rpc:
+        with reader(chain.all_rpc_urls, chain.chain_id) as rpc:
             model = ask(rpc, ModelRegistry(chain.model_registry).live())
         known = model.version > 0
         epsilon = f"{model.epsilon_micro / 1e6:.3f}" if known else ""
-        table.add_row(
-            chain.name, str(model.version), model.sha256 if known else "none is live", epsilon
-        )
+        count = len(chain.all_rpc_urls)
+        nodes = f"{majority(count)} of {count} agree" if count > 1 else "one, trusted alone"
+        sha256 = model.sha256 if known else "none is live"
+        table.add_row(chain.name, str(model.version), sha256, epsilon, nodes)
     Console().print(table)
 
 

@@ -16,6 +16,7 @@ from fedtrade.artifact import Artifact, flatten, load, sha256_of
 from fedtrade.chain.contracts import Membership
 from fedtrade.chain.conversation import ask
 from fedtrade.chain.deployment import Deployment
+from fedtrade.chain.quorum import reader
 from fedtrade.chain.rpc import Rpc
 from fedtrade.errors import BadInput
 from fedtrade.privacy.aggregation import check_cost
@@ -43,7 +44,9 @@ class Chains:
 
     def __init__(self, deployment: Deployment, keys: CoordinatorKeys) -> None:
         self.home = deployment.chain(deployment.home)
-        self._rpcs = {chain.name: Rpc(chain.rpc_url) for chain in deployment.chains}
+        self._rpcs = {
+            chain.name: reader(chain.all_rpc_urls, chain.chain_id) for chain in deployment.chains
+        }
         self.publishers = [
             Publisher(chain, self._rpcs[chain.name], keys) for chain in deployment.chains
         ]

@@ -216,9 +216,8 @@ class Operation:
             for publisher in chains.publishers:
                 signatures = signed[publisher.chain.chain_id]
                 standing = ask(chains.rpc(publisher), publisher.registry.release(terms.release))
-                if standing.version == release.version:
-                    continue  # published before a restart
-                if len(signatures) < standing.signatures_needed:
+                stands = standing.version == release.version  # published before a restart
+                if not stands and len(signatures) < standing.signatures_needed:
                     raise TooFewSigned(len(signatures), standing.signatures_needed)
                 publisher.publish(terms, finished, release.version, release.uri, signatures)
         elif len(signed[terms.chain_id]) * 2 <= len(terms.members):

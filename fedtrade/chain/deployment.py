@@ -28,6 +28,8 @@ def _checksummed(address: str) -> str:
 
 Address = Annotated[str, AfterValidator(_checksummed)]
 """A checksummed address."""
+HttpUrl = Annotated[str, Field(pattern=r"^https?://")]
+WsUrl = Annotated[str, Field(pattern=r"^wss?://")]
 
 
 class _Strict(BaseModel):
@@ -90,8 +92,15 @@ class ChainSite(_Strict):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
     chain_id: int = Field(gt=0)
-    rpc_url: str = Field(pattern=r"^https?://")
-    ws_url: str = Field(pattern=r"^wss?://")
+    rpc_url: HttpUrl
+    ws_url: WsUrl
+    more_rpc_urls: tuple[HttpUrl, ...] = Field(default=(), max_length=8)
+    more_ws_urls: tuple[WsUrl, ...] = Field(default=(), max_length=8)
+    """Further nodes of this chain, of other operators: a majority of all must agree on what is read.
+    Without them one node is trusted alone. Two are no majority once one is away: name two more."""
+    confirmations: int = Field(default=13, ge=1, le=64)
+    """Blocks, its own included, after which what we wrote counts as done: no deeper reorganisation
+    is expected. 1 only for chains that have none, as local ones."""
     price_feed: Address
     feed_decimals: int = Field(ge=0, le=36)
     base: TokenAt
@@ -127,7 +136,20 @@ class ChainSite(_Strict):
     def _two_tokens(self) -> Self:
         if self.base.address == self.quote.address:
             raise ValueError("base and quote are the same token")
+        for urls in (self.all_rpc_urls, self.all_ws_urls):
+            if len(set(urls)) < len(urls):
+                raise ValueError("a node that is named twice would agree with itself")
         return self
+
+    @property
+    def all_rpc_urls(self) -> tuple[str, ...]:
+        """Every node over HTTP."""
+        return (self.rpc_url, *self.more_rpc_urls)
+
+    @property
+    def all_ws_urls(self) -> tuple[str, ...]:
+        """Every node over a websocket."""
+        return (self.ws_url, *self.more_ws_urls)
 
     def pool_key(self) -> PoolKey:
         """The pool as the market knows it; token0 is the one with the smaller address."""

@@ -1,7 +1,8 @@
 """JSON-RPC to one node over HTTP: single calls, batches, and errors that say what to do.
 
 Synchronous, with one kept-alive connection and a limit on every wait. It is what set-up, tests and
-the rehearsal's market use; an agent's own websocket is in `clients/node.py`.
+the rehearsal's market use; `quorum.py` has several nodes agree, and an agent's own websocket is in
+`clients/node.py`.
 
 An error of the node (a revert, bad parameters) is a Refusal: asking again changes nothing. A
 connection that breaks under a request is Stale: whether the request had an effect is unknown. A node
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import socket
+import ssl
 import threading
 from collections.abc import Sequence
 from typing import Any, Final, Self
@@ -24,6 +27,8 @@ from fedtrade.errors import BadInput, Refusal, Stale, Unavailable
 TIMEOUT_S: Final = 30.0
 BATCH_MAX: Final = 250
 """Requests in one HTTP body; longer batches are sent in pieces."""
+ANSWER_MAX_BYTES: Final = 256 * 2**20
+"""Nothing larger is read: a dump of a local chain's state is a tenth of it."""
 
 RpcCall = tuple[str, Sequence[object]]
 """A method and its parameters."""
@@ -55,14 +60,23 @@ class Rpc:
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
         parts = urlsplit(url)
-        if parts.scheme != "http" or parts.hostname is None:
+        if parts.scheme not in ("http", "https") or parts.hostname is None:
             raise BadInput(
-                "rpc_url", f"{url!r} is no http:// address", "Write it as http://HOST:PORT."
+                "rpc_url",
+                f"{url!r} is no http:// or https:// address",
+                "Write it as https://HOST/PATH or http://HOST:PORT.",
             )
         self.url = url
-        self._path = parts.path or "/"
-        self._connection = http.client.HTTPConnection(
-            parts.hostname, parts.port or 80, timeout=timeout_s
+        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._connection = (
+            http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=timeout_s)
+            if parts.scheme == "http"
+            else http.client.HTTPSConnection(
+                parts.hostname,
+                parts.port or 443,
+                timeout=timeout_s,
+                context=ssl.create_default_context(),
+            )
         )
         self._ids = itertools.count(1)
         self._turn = threading.Lock()
@@ -77,6 +91,14 @@ class Rpc:
         """Give the connection up; the next request opens a new one."""
         self._connection.close()
 
+    def abort(self) -> None:
+        """Break off whatever another thread waits for; that thread gets NodeLost."""
+        if (line := self._connection.sock) is not None:
+            try:
+                line.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                self._connection.close()  # the other side was faster
+
     def call(self, method: str, *params: object) -> Any:
         """Ask once. Raises NodeRefused, NodeLost or Unavailable."""
         reply = self._post(self._request(method, params))
@@ -87,6 +109,14 @@ class Rpc:
 
         The node may execute the requests of a batch in any order.
         """
+        results = self.replies(calls)
+        for result in results:
+            if isinstance(result, NodeRefused):
+                raise result
+        return results
+
+    def replies(self, calls: Sequence[RpcCall]) -> list[Any]:
+        """As `batch`, but an error is the answer of its call alone: a NodeRefused among the results."""
         results: list[Any] = []
         for start in range(0, len(calls), BATCH_MAX):
             piece = calls[start : start + BATCH_MAX]
@@ -103,7 +133,10 @@ class Rpc:
                 reply = replies.get(request["id"])
                 if reply is None:
                     raise NodeLost(self.url, f"no answer to {method} in a batch")
-                results.append(result_of(method, reply))
+                try:
+                    results.append(result_of(method, reply))
+                except NodeRefused as refused:
+                    results.append(refused)
         return results
 
     def eth_call(
@@ -125,7 +158,9 @@ class Rpc:
                     "POST", self._path, content, {"Content-Type": "application/json"}
                 )
                 response = self._connection.getresponse()
-                answer = response.read()
+                answer = response.read(ANSWER_MAX_BYTES + 1)
+                if len(answer) > ANSWER_MAX_BYTES:
+                    raise OSError(f"an answer of over {ANSWER_MAX_BYTES} bytes")
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
                 raise NodeLost(self.url, str(error) or type(error).__name__) from error

@@ -177,6 +177,7 @@ def deploy_chain(
         parameters=consortium.parameter_store,
         consortium=consortium,
         from_block=from_block,
+        confirmations=1,
         price_feed=feed,
         feed_decimals=FEED_DECIMALS,
         base=base,

@@ -152,6 +152,19 @@ def quantity(value: object) -> int:
         number = None
     if not isinstance(number, int) or number < 0:
         raise AnswerUnreadable("quantity", f"{value!r:.80} is no whole number")
+    if number >= 2**256:
+        raise AnswerUnreadable("quantity", "it has more than 256 bits")
+    return number
+
+
+def index(value: object) -> int:
+    """A quantity that counts something (block, time, nonce, log). Raises AnswerUnreadable.
+
+    No chain has counted to 2^63, and files and loops that go by such a number could not take it.
+    """
+    number = quantity(value)
+    if number >= 2**63:
+        raise AnswerUnreadable("quantity", f"{number:#x} is too large to count anything")
     return number
 
 
