@@ -72,6 +72,7 @@ contract Thieves is CustodyFixture {
     function drain(bool sells, bool high, uint256 seed) external {
         uint256 bps = sells || !high ? BPS - DEVIATION_BPS : BPS + DEVIATION_BPS;
         if (seed % 3 == 0) bps = sells ? BPS - SLIPPAGE_BPS + 6 : BPS + SLIPPAGE_BPS - 6;
+        if (seed % 7 == 0) bps = sells ? 2_000 : 30_000; // as if there were no guard
         uniswap.setPrice(sqrtPrice(bps));
         uint256 most = uint256(ACTION_MAX) * 1e6;
         if (seed % 2 == 0) {
@@ -89,7 +90,7 @@ contract Thieves is CustodyFixture {
 
     function some(uint256 seed) internal view returns (BreakerModifier.Call memory) {
         uint256 amount = bound(seed >> 16, 0, 110_000e6);
-        uint256 bps = bound(seed >> 8, 9_680, 10_320);
+        uint256 bps = seed % 7 == 0 ? bound(seed >> 8, 1, 40_000) : bound(seed >> 8, 9_680, 10_320);
         if (seed % 5 == 0) return sell(amount * 1e12 / 2_700, bps);
         if (seed % 5 == 1) return buy(amount, bps);
         if (seed % 5 == 2 && uniswap.count() > 0) return withdraw((seed >> 32) % uniswap.count());
