@@ -150,7 +150,7 @@ class Execution:
         self._now_s = now_s
         self.chain = settings.chain_deployment()
         self._agent_settings = settings.agent_settings()
-        fees = settings.fee_settings()
+        fees = settings.fee_settings(self.chain.confirmations)
         self._keys = MemberKeys.load(settings.keys)
         self._artifact = _read_artifact(settings.artifact)
         self._sha256 = hashlib.sha256(self._artifact).hexdigest()

@@ -296,12 +296,13 @@ class ExecutionSettings(Strict):
             **self.agent.model_dump(exclude_none=True),
         )
 
-    def fee_settings(self) -> Fees:
-        """How transactions pay and wait: the breakers' gas ceiling is the cap, too."""
+    def fee_settings(self, confirmations: int) -> Fees:
+        """How transactions pay, with the breakers' gas ceiling as cap, and wait: as deep as the chain
+        needs (`confirmations`), if nothing else is said here."""
         return Fees(
             cap_wei=self._limits().gas_price_max_wei,
             **{
-                "confirmations": self.chain_deployment().confirmations,
+                "confirmations": confirmations,
                 **self.fees.model_dump(exclude_none=True),
             },
         )

@@ -167,6 +167,7 @@ class Rpc:
         try:
             return msgspec.json.decode(answer)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            self.close()  # it may have been cut off
             raise NodeLost(self.url, f"status {response.status}, and no JSON") from error
 
     def _connect(self) -> None:

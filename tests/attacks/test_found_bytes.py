@@ -252,7 +252,7 @@ def test_whatever_a_node_replies_is_a_refusal_by_name(reply):
     rpc._connection = SimpleNamespace(
         sock=object(),
         request=lambda *_, **__: None,
-        getresponse=lambda: SimpleNamespace(status=200, read=lambda: reply),
+        getresponse=lambda: SimpleNamespace(status=200, read=lambda most: reply),
         close=lambda: None,
     )
     for ask in (

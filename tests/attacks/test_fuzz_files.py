@@ -124,7 +124,7 @@ def test_settings(tmp_path, kind, text):
     def read():
         settings = kind.load(path)
         if kind is ExecutionSettings:
-            settings.fee_settings()
+            settings.fee_settings(13)
         return settings
 
     whole = of_file(path, read)

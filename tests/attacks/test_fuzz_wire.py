@@ -292,7 +292,8 @@ class Telling:
 
 
 HEAD = {
-    "number": "0x5", "hash": "0x05", "parentHash": "0x04", "timestamp": "0x65", "baseFeePerGas": "0x7"
+    "number": "0x5", "hash": "0x" + "05" * 32, "parentHash": "0x" + "04" * 32,
+    "timestamp": "0x65", "baseFeePerGas": "0x7",
 }  # fmt: skip
 
 
@@ -302,7 +303,7 @@ def test_heads_and_logs():
 
     def told(data):
         ingest = Ingest(chain_, ADDRESS)
-        ingest._remember(Head(4, "0x04", "0x03", 100, 7))
+        ingest._remember(Head(4, HEAD["parentHash"], "0x03", 100, 7))
         try:
             tree = msgspec.json.decode(data)
             node.head, node.logs = tree if isinstance(tree, list) and len(tree) == 2 else (tree, [])

@@ -28,7 +28,7 @@ def at(number: int) -> str:
 
 def chain(from_block: int = 0) -> ChainDeployment:
     names = (
-        "membership", "model_registry", "price_feed", "pool", "factory", "position_manager",
+        "registry", "parameters", "price_feed", "pool", "factory", "position_manager",
         "swap_router", "quoter",
     )  # fmt: skip
     return ChainDeployment(

@@ -71,7 +71,7 @@ def test_a_good_file_gives_all_that_an_agent_is_told(tmp_path: Path) -> None:
     assert (agent.chain, agent.feed, agent.key.base_is_token0) == ("aster", address(3), False)
     assert (agent.capital_quote, agent.cooldown_s) == (1000.0, 900)
     assert agent.limits.drawdown_halt_bps == 700
-    fees = settings.fee_settings()
+    fees = settings.fee_settings(13)
     assert (fees.confirmations, fees.cap_wei) == (2, 50 * 10**9)
 
 
@@ -99,7 +99,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, before: str, after: str, said: s
     def read() -> None:
         settings = ExecutionSettings.load(path)
         settings.agent_settings()
-        settings.fee_settings()
+        settings.fee_settings(13)
 
     with pytest.raises(Refusal, match=said):
         read()

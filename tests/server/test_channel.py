@@ -248,7 +248,8 @@ def test_the_end_of_the_release_is_told_to_every_poll(tls):
     channel = RoundChannel(TERMS, tls.server_context(), "127.0.0.1", 0, timeouts(1.0))
     channel.start()
     with working(channel, tls, echo, [1, 2]) as found:
-        time.sleep(0.2)  # both poll
+        while channel.heard("member") != {1, 2}:
+            time.sleep(0.01)
         channel.close()
     assert [each.result() for each in found] == [410, 410]
 
