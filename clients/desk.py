@@ -19,13 +19,19 @@ import msgspec
 
 from clients.budget import Budget
 from clients.helper import FinalManifest, Helper
-from clients.homechain import check_terms, closed_rounds, final_manifests
+from clients.homechain import (
+    check_terms,
+    closed_rounds,
+    final_manifests,
+    parameters_in_force,
+)
 from clients.keys import MemberKeys
 from clients.settings import MemberSettings
 from fedtrade.artifact import load
+from fedtrade.chain.parameter_store import InForce
 from fedtrade.chain.quorum import reader
 from fedtrade.channel import Role
-from fedtrade.errors import Refusal
+from fedtrade.errors import FedtradeError, Refusal
 from fedtrade.privacy.aggregation import spend_of
 from fedtrade.protocol import (
     Action,
@@ -211,8 +217,9 @@ class FromFiles:
                 terms,
                 base,
                 briefing.key,
+                self._in_force(),
             )
-        except Refusal:
+        except FedtradeError:
             budget.close()
             raise
         self._keep(briefing)
@@ -233,6 +240,7 @@ class FromFiles:
             self._final(),
             settings.helper.cohort_min,
             briefing.key,
+            self._in_force(),
         )
         self._keep(briefing)
         return helper
@@ -272,6 +280,13 @@ class FromFiles:
             return lambda release, round_number: None
         rpc = reader(home.rpc_urls, home.chain_id)
         return final_manifests(rpc, home.registry, home.final_block)
+
+    def _in_force(self) -> Callable[[], InForce] | None:
+        home = self._settings.home_chain
+        if home is None:
+            return None
+        rpc = reader(home.rpc_urls, home.chain_id)
+        return parameters_in_force(rpc, home.registry, home.final_block)
 
     def _read_positions(self) -> PrivatePositions:
         from clients.positions import PrivatePositions

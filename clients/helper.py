@@ -30,6 +30,7 @@ import numpy as np
 
 from clients.keys import MemberKeys
 from clients.ledger import Ledger, LedgerDamaged
+from fedtrade.chain.parameter_store import InForce
 from fedtrade.errors import Refusal, Stale
 from fedtrade.privacy import masking, norm
 from fedtrade.privacy.aggregation import (
@@ -158,7 +159,9 @@ class Helper:
         final_manifest: FinalManifest,
         cohort_min: int,
         key: KeyRecord | None = None,
+        governance: Callable[[], InForce] | None = None,
     ) -> None:
+        """`governance` asks what governance allows now; None where there is no chain to ask."""
         self.seat = terms.helper(seat)
         if self.seat.signer != keys.address.lower() or self.seat.x25519 != keys.x25519_public:
             raise WrongBinding("release", f"keys of helper {seat}", self.seat.signer, keys.address)
@@ -169,6 +172,7 @@ class Helper:
         """Fewest members of any sum that it helps to unmask."""
         self._keys = keys
         self._final = final_manifest
+        self._governance = governance
         self._secret: tuple[bytes, Residues] | None = None
         """Lane C: the collective key, and this helper's share of its secret."""
         if terms.parameters.aggregation == "bfv":
@@ -199,7 +203,8 @@ class Helper:
     def ready(self, data: bytes) -> bytes:
         """Open this helper's boxes of a round; gives an encoded Ready. Raises Refusal.
 
-        The same intake gets the same reply; another one for the same round is refused.
+        The same intake gets the same reply; another one for the same round is refused, and any where
+        governance allows the release no more.
         """
         intake = decode(Intake, data)
         terms = self.terms
@@ -213,6 +218,8 @@ class Helper:
             return encode(before.reply)
         if before is not None and intake.round < before.intake.round:
             raise WrongBinding("Intake", "round", before.intake.round, intake.round)
+        if self._governance is not None:
+            self._governance().require_obeyed(terms.parameters)
         opened = self._take_all(intake, content)
         self._keep(data)
         self._open = opened
@@ -364,7 +371,7 @@ class Helper:
             raise WrongBinding("Manifest", "beacon", "none yet", manifest.beacon.hex())
         self._judge(question, drawn=False)
         opened = self._ready_for(manifest.round, manifest.model)
-        self._responders(manifest.responders, terms.parameters.corrupt + 1)
+        self._responders(manifest.responders, self._fewest())
         content = manifest.content()
         self._bind("draft", manifest.release, manifest.round, content)
         reply = Draw(
@@ -411,7 +418,7 @@ class Helper:
             held = opened.seeds.get(upload)
             if held is None or held[0] != member:
                 raise CohortRefused(f"the upload of member {member} was not accepted here")
-        responders = self._responders(manifest.responders, terms.parameters.corrupt + 1)
+        responders = self._responders(manifest.responders, self._fewest())
         content = manifest.content()
         if terms.parameters.agreement == "certificate":
             check_certificate(terms, manifest, question.approvals)
@@ -461,6 +468,15 @@ class Helper:
             known = None if opened is None else opened.intake.round
             raise WrongBinding("Manifest", "round", known, round_number)
         return opened
+
+    def _fewest(self) -> int:
+        """How many must answer: c + 1, or what governance asks for now."""
+        p = self.terms.parameters
+        return (
+            p.corrupt + 1
+            if self._governance is None
+            else self._governance().governed.responders_of(p)
+        )
 
     def _responders(self, seats: tuple[int, ...], least: int) -> tuple[int, ...]:
         """Places of the responders in the committee. Raises CohortRefused."""

@@ -7,9 +7,12 @@ either is worth nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from clients.helper import FinalManifest
 from fedtrade.chain.contracts import Membership, ModelRegistry
 from fedtrade.chain.conversation import ask
+from fedtrade.chain.parameter_store import InForce, ParameterStore
 from fedtrade.chain.rpc import Rpc
 from fedtrade.protocol import ReleaseTerms, WrongBinding
 
@@ -27,6 +30,15 @@ def final_manifests(rpc: Rpc, registry: str, block: str = "finalized") -> FinalM
         return root if any(root) else None
 
     return final
+
+
+def parameters_in_force(rpc: Rpc, registry: str, block: str = "finalized") -> Callable[[], InForce]:
+    """What governance allows, read anew at each call: rounds obey what it is now, not what it was.
+
+    Read where the registry reads it, at a block that stays (see `final_manifests`).
+    """
+    store = ParameterStore(ask(rpc, ModelRegistry(registry).parameter_store()))
+    return lambda: ask(rpc, store.parameters(block))
 
 
 def closed_rounds(rpc: Rpc, terms: ReleaseTerms) -> list[int]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +33,7 @@ from clients.floor import Floor
 from clients.judgement import COST, JUDGED_MIN, held_out, judge
 from clients.keys import MemberKeys
 from fedtrade.artifact import Artifact, Shapes, load, trainable_shapes
+from fedtrade.chain.parameter_store import InForce
 from fedtrade.learning.perceptron import clipped_gradient_sum, position_losses
 from fedtrade.learning.windows import PositionBatch
 from fedtrade.parameters import SCALE
@@ -84,7 +85,9 @@ class Member:
         terms: ReleaseTerms,
         base: Artifact,
         key: KeyRecord | None = None,
+        governance: Callable[[], InForce] | None = None,
     ) -> None:
+        """`governance` asks what governance allows now; None where there is no chain to ask."""
         floor.check(terms)
         check_cost(terms)
         self.seat = terms.member(seat)
@@ -99,6 +102,8 @@ class Member:
             )
         budget.rounds_left(spend_of(terms, 1))  # slow once, so not later
         self.terms = terms
+        self._governance = governance
+        self._obey()
         self.budget = budget
         self._keys = keys
         self._positions = positions
@@ -118,7 +123,8 @@ class Member:
     def upload(self, data: bytes) -> bytes:
         """Answer an announcement; gives an encoded Upload, the same bytes however often it is asked.
 
-        Raises Malformed, WrongBinding, WrongAuthor, Overspent, RoundAlreadyPaid (nothing is sent).
+        Raises Malformed, WrongBinding, WrongAuthor, Overspent, RoundAlreadyPaid, and where governance
+        allows this release no more LooserThanGoverned or EverythingPaused (nothing is sent).
         """
         terms, p = self.terms, self.terms.parameters
         message = decode(Announcement, data)
@@ -126,6 +132,7 @@ class Member:
         if not 1 <= message.round <= p.rounds:
             raise WrongBinding("Announcement", "round", f"1 to {p.rounds}", message.round)
         vector = model_vector(message.vector, terms.dimension)
+        self._obey()
         cost = spend_of(terms, 1)
         self.budget.check(terms.release, message.round, cost)
         context = masking.member_context(
@@ -153,6 +160,10 @@ class Member:
         )
         signed = sign_message(terms, statement, self._keys.sign_digest)
         return encode(Upload(statement=signed, masked=masked, boxes=boxes))
+
+    def _obey(self) -> None:
+        if self._governance is not None:
+            self._governance().require_obeyed(self.terms.parameters)
 
     def _units(self, vector: NDArray[np.float32], context: bytes) -> NDArray[np.int64]:
         """What this member adds to the sum, in ring units (d,)."""

@@ -16,6 +16,7 @@ from fedtrade.artifact import Artifact, flatten, load, sha256_of
 from fedtrade.chain.contracts import Membership
 from fedtrade.chain.conversation import ask
 from fedtrade.chain.deployment import Deployment
+from fedtrade.chain.parameter_store import InForce, ParameterStore
 from fedtrade.chain.quorum import reader
 from fedtrade.chain.rpc import Rpc
 from fedtrade.errors import BadInput
@@ -57,6 +58,10 @@ class Chains:
 
     def rpc(self, publisher: Publisher) -> Rpc:
         return self._rpcs[publisher.chain.name]
+
+    def in_force(self) -> InForce:
+        """What governance allows now."""
+        return ask(self.home_rpc, ParameterStore(self.home.parameters).parameters())
 
     def post_manifest(self, release: int, round_number: int, manifest: bytes) -> None:
         """Make a manifest final on the home chain."""

@@ -123,6 +123,7 @@ class Operation:
                 self.terms, exchange, self.settings.release_folder / KEY_FILE
             )
         if self._chains is not None:
+            self._obey()
             self._chains.open_release(self.terms)
         release = Release(
             self.terms,
@@ -176,6 +177,7 @@ class Operation:
                 late = set(heard(role)) - joined
                 if late:
                     self._ask_to_join(exchange, role, late)
+            self._obey()
             try:
                 release.run_round(exchange)
                 abandoned = 0
@@ -184,6 +186,11 @@ class Operation:
                 if abandoned == ABANDONED_MAX:
                     raise RoundsFail(error) from error
         self._report(f"rounds ({release.trajectory.steps} with a sum)", release.spent, total)
+
+    def _obey(self) -> None:
+        """Go on only while governance allows it. Raises EverythingPaused, LooserThanGoverned."""
+        if self._chains is not None:
+            self._chains.in_force().require_obeyed(self.terms.parameters)
 
     def _publish(self, exchange: Exchange, finished: Finished) -> None:
         """Gather a quorum of endorsements and publish on every chain that has not the model yet."""

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from fedtrade.chain.conversation import Conversation, read
+from fedtrade.errors import Stale
 from fedtrade.governed import RULES, Governed
+from fedtrade.parameters import PrivacyParameters
 from fedtrade.steering import Standing, arguments
 from fedtrade.venues.codec import Call, Function
 
@@ -31,6 +33,15 @@ SNAPSHOT: Final = Function("snapshot()", f"({_VALUES},{_VALUES},uint64,bool,uint
 LAST_STEERED: Final = Function("lastSteered(uint8)", "(uint64)")
 
 
+class EverythingPaused(Stale):
+    """Guardian or governance has stopped everything."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The consortium has paused everything: no round goes on. Wait until governance unpauses it"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class InForce:
     """What is in force, as a parameter store or a mirror says."""
@@ -39,6 +50,12 @@ class InForce:
     paused: bool
     as_of_s: int
     """Up to when the home chain's state is known there; on the home chain, the block's time."""
+
+    def require_obeyed(self, release: PrivacyParameters) -> None:
+        """Refuse to go on with a release now. Raises EverythingPaused, LooserThanGoverned."""
+        if self.paused:
+            raise EverythingPaused
+        self.governed.require_obeyed(release)
 
 
 @dataclass(frozen=True, slots=True)

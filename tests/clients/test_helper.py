@@ -6,7 +6,9 @@ import pytest
 from clients.helper import CohortRefused, Helper, ManifestNotFinal, SecondIntake, SecondManifest
 from clients.keys import MemberKeys
 from consortium.rehearsal import SMALL, Board, rehearse
+from fedtrade.chain.parameter_store import EverythingPaused, InForce
 from fedtrade.errors import Fault, Refusal
+from fedtrade.governed import Governed, LooserThanGoverned
 from fedtrade.privacy import masking
 from fedtrade.privacy.mechanism import noise_variance
 from fedtrade.protocol import (
@@ -76,6 +78,26 @@ class Attack:
 def attack(tmp_path):
     attack = Attack(tmp_path)
     yield attack
+    attack.consortium.close()
+
+
+def test_a_helper_opens_no_round_and_answers_for_none_that_governance_does_not_allow(tmp_path):
+    allowed = SMALL.model_copy(update={"sampling_rate": 0.05, "epsilon_cap": 8.0})
+    attack = Attack(tmp_path, parameters=allowed)
+    now = InForce(Governed(), paused=True, as_of_s=0)
+    for helper in attack.helpers.values():
+        helper._governance = lambda: now
+    with pytest.raises(EverythingPaused):
+        attack.ready(1)
+    now = InForce(Governed().changed({"cohortMin": 5}), False, 0)
+    with pytest.raises(LooserThanGoverned, match="cohort_min"):
+        attack.ready(1)
+    now = InForce(Governed(), paused=False, as_of_s=0)
+    attack.ready()
+    now = InForce(Governed().changed({"respondersMin": 4}), False, 0)
+    with pytest.raises(CohortRefused, match="too few"):
+        attack.helpers[1].answer(attack.manifest(responders=(1, 2, 3)))
+    decode(Answer, attack.helpers[1].answer(attack.manifest(responders=(1, 2, 3, 4))))
     attack.consortium.close()
 
 

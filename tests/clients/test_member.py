@@ -10,6 +10,8 @@ from clients.floor import Floor, FloorBroken
 from clients.keys import MemberKeys
 from consortium.rehearsal import SMALL, rehearse
 from fedtrade.artifact import unflatten
+from fedtrade.chain.parameter_store import EverythingPaused, InForce
+from fedtrade.governed import Governed, LooserThanGoverned
 from fedtrade.privacy.accounting import Overspent
 from fedtrade.privacy.aggregation import spend_of
 from fedtrade.privacy.transcript import Unverified
@@ -56,6 +58,27 @@ def test_terms_below_the_members_own_floor_are_refused(tmp_path, field, floor):
     with pytest.raises(FloorBroken) as caught:
         rehearse(tmp_path, floor=Floor(epsilon_limit=20.0, **floor))
     assert caught.value.field in field
+
+
+ALLOWED = SMALL.model_copy(update={"sampling_rate": 0.05, "epsilon_cap": 8.0})
+"""What the governed parameters allow where nobody has voted yet."""
+
+
+def test_a_round_obeys_what_governance_says_now_and_costs_nothing_where_it_is_refused(tmp_path):
+    consortium = rehearse(tmp_path, parameters=ALLOWED)
+    member = consortium.desks[1].member
+    now = InForce(Governed(), paused=False, as_of_s=0)
+    member._governance = lambda: now
+    now = InForce(Governed().changed({"epsilonReleaseMicro": 4_000_000}), False, 0)
+    with pytest.raises(LooserThanGoverned, match=r"epsilon_cap 8\.0 is above 4\.0"):
+        member.upload(announce(consortium))
+    now = InForce(Governed(), paused=True, as_of_s=0)
+    with pytest.raises(EverythingPaused):
+        member.upload(announce(consortium))
+    assert member.budget.rounds == 0
+    now = InForce(Governed(), paused=False, as_of_s=0)
+    assert decode(Upload, member.upload(announce(consortium))).statement.member == 1
+    consortium.close()
 
 
 def test_the_ledger_is_written_before_anything_is_signed(consortium):

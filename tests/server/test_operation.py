@@ -18,7 +18,9 @@ from fedtrade.chain.contracts import (
     ModelRegistry,
 )
 from fedtrade.chain.conversation import ask
+from fedtrade.chain.parameter_store import EverythingPaused, ParameterStore
 from fedtrade.errors import BadInput, Refusal
+from fedtrade.governed import LooserThanGoverned
 from fedtrade.privacy.transcript import verify, verify_file
 from fedtrade.protocol import Briefing, decode, encode, sha256
 from server.keymaking import CeremonyIncomplete
@@ -30,6 +32,8 @@ from server.settings import CoordinatorSettings
 MEMBERS = 5
 KEYS = [MemberKeys.ephemeral() for _ in range(MEMBERS)]
 PARAMETERS = SMALL.model_copy(update={"agreement": "certificate", "rounds": 4})
+GOVERNED = {"sampling_rate": 0.05, "epsilon_cap": 8.0}
+"""What local chains' parameters allow."""
 BASE = small_base()
 
 
@@ -267,7 +271,7 @@ def test_a_release_on_chains_is_opened_posted_and_published_once(tmp_path, chain
         **given.release.model_dump(),
         "members": [{"id": seat, "positions": 40} for seat in ids],
         "helpers": [{"id": seat} for seat in ids[: PARAMETERS.helpers]],
-        "parameters": {**PARAMETERS.model_dump(), "agreement": "chain", "rounds": 2},
+        "parameters": {**PARAMETERS.model_dump(), **GOVERNED, "agreement": "chain", "rounds": 3},
     }
     settings = CoordinatorSettings.model_validate(
         {**given.model_dump(), "deployment": tmp_path / "deployment.json", "release": release}
@@ -299,16 +303,32 @@ def test_a_release_on_chains_is_opened_posted_and_published_once(tmp_path, chain
         running.drive(dies)
     check_terms(rpc, home.membership, terms)
     assert final(1, 1) is not None
+    store = ParameterStore(home.parameters)
+
+    def governed_meanwhile(action, bodies):
+        if action == "answer" and final(1, 2) is not None:  # in the midst of the second round
+            chains.govern(home.name, store.set({"epsilonReleaseMicro": 4_000_000}))
+        return direct(action, bodies)
+
+    with Operation(settings, silent) as running, pytest.raises(LooserThanGoverned) as refused:
+        running.drive(governed_meanwhile)
+    assert "epsilon_cap 8.0 is above 4.0" in refused.value.message
+    assert final(1, 3) is None
+    chains.govern(home.name, store.set({"epsilonReleaseMicro": 8_000_000}))
+    chains.govern(home.name, store.pause())
+    with Operation(settings, silent) as running, pytest.raises(EverythingPaused):
+        running.drive(direct)
+    chains.govern(home.name, store.unpause())
     with Operation(settings, silent) as running:
         finished = running.drive(direct)
     with Operation(settings, silent) as running:
         assert running.drive(direct) == finished
     consortium.close()
-    assert verify(finished.transcript).steps == 2
+    assert verify(finished.transcript).steps == 3
     for chain in chains.deployment.chains:
         model = ask(chains.rpc(chain.name), ModelRegistry(chain.model_registry).model(1))
         assert model.sha256 == finished.artifact_sha256
-    changed = {**release, "parameters": {**release["parameters"], "clip_norm": 2.0}, "version": 2}
+    changed = {**release, "parameters": {**release["parameters"], "clip_norm": 0.5}, "version": 2}
     other = CoordinatorSettings.model_validate({**settings.model_dump(), "release": changed})
     with Operation(other, silent) as running, pytest.raises(ContractRefused):
         running.drive(direct)
