@@ -210,7 +210,7 @@ class Execution:
     async def _on_connection(self, node: Line, stop: asyncio.Event) -> None:
         block = await self._ingest.open(node)
         self._refuse_off_time(block.head)
-        if self._agent is None:
+        if fresh := self._agent is None:
             self._gate(await self._ingest.models(node, block.head.number), block.head)
             await self._refuse_custody(node, block.head)
             agent = self._start(block.head)
@@ -221,6 +221,8 @@ class Execution:
         self._submitter.rpc = node
         if not self._approved:  # also where the node was lost in the midst of it
             await self._approve(node, block.head, stop)
+            fresh = True
+        if fresh:  # blocks have gone by since
             block = await self._ingest.resync(node)
         current: Block | None = block
         while not stop.is_set():

@@ -331,7 +331,7 @@ def explain(refused: NodeRefused) -> Refusal:
         return refused
     try:
         values = decode([kind for _, kind in shape.arguments], data[4:])
-    except DecodingError:
+    except (DecodingError, OverflowError):  # lengths of bytes that no machine could hold
         return refused
     arguments = {
         name: _plain(value) for (name, _), value in zip(shape.arguments, values, strict=True)

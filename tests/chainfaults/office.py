@@ -12,7 +12,6 @@ from fedtrade.chain.conversation import ask
 from fedtrade.chain.deployment import ChainDeployment
 from fedtrade.chain.quorum import reader
 from fedtrade.chain.rpc import Rpc
-from fedtrade.devnet.accounts import GOVERNOR
 from fedtrade.devnet.net import Devnet
 from fedtrade.typed_data import keccak
 from server.keys import CoordinatorKeys
@@ -78,7 +77,7 @@ def office(devnet: Devnet, chain: ChainDeployment, seen: ChainDeployment) -> Off
     devnet.fund(chain.name, keys.address, native_wei=10**20)
     for who, role in [*((m, MEMBER) for m in members), (keys, COORDINATOR)]:
         call = membership.admit(who.address, who.address, b"\0" * 32, role)
-        devnet.transact(chain.name, GOVERNOR, call)
+        devnet.govern(chain.name, call)
     for _ in range(16):
         devnet.mine(chain.name)  # a chain that was loaded has no states of before
     rpc = reader(seen.all_rpc_urls, seen.chain_id)
