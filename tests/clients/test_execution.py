@@ -287,6 +287,7 @@ def desk(request: pytest.FixtureRequest, chain: Any, tmp_path: Path) -> Iterator
             "notional_usd": [2e6 + i for i in range(170)],
         }
     ).write_parquet(tmp_path / "history.parquet")  # fmt: skip
+    found.push()  # the chain's clock may have gone on for hours in other tests
     chain.anvil.mine(found.now_s)
     found.member = member  # type: ignore[attr-defined]
     yield found
