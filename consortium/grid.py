@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
+import socket
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -34,6 +36,8 @@ Fault = Callable[[int, Message], Message | Literal["drop"] | None]
 """(node, message) -> a forged reply, "drop", or None to go on. May raise or sleep."""
 
 _COORDINATOR_NODE = 1
+_REPLIES_BYTES = 1 << 20
+"""What may lie between a process and us; the kernel gives less where its own limit is lower."""
 
 
 class LocalGrid(Grid):
@@ -78,22 +82,30 @@ class LocalGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         return list(self._contexts)
 
-    def _deliver(self, message: Message) -> Message | None:
-        node = message.metadata.dst_node_id
+    def _carry(self, place: int, batch: list[tuple[Message, Future[Message | None]]]) -> None:
+        """Have a batch of messages answered in turn; each reply is there as soon as it is made."""
+        if not self._forks:
+            for message, reply in batch:
+                reply.set_result(self._deliver(copy.deepcopy(message)))
+            return
+        _, end = self._forks[place]
         try:
-            outcome = self._fault(node, message) if self._fault else None
-            if outcome == "drop":
-                return None
-            if isinstance(outcome, Message):
-                return outcome
-            if not self._forks:
-                return self._answer(copy.deepcopy(message))
-            _, end = self._forks[node % len(self._forks)]
-            end.send(message)
-            reply: Message = end.recv()
-            return reply
-        except Exception as error:  # a fault that raises, or a process that has ended
+            end.send([message for message, _ in batch])  # what they share is copied once
+            for _, reply in batch:
+                reply.set_result(end.recv())
+        except (OSError, EOFError) as error:  # the process has ended
+            for message, reply in batch:
+                if not reply.done():
+                    reply.set_result(_failed(message, error))
+
+    def _deliver(self, message: Message) -> Message | None:
+        try:
+            outcome = self._fault(message.metadata.dst_node_id, message) if self._fault else None
+        except Exception as error:
             return _failed(message, error)
+        if outcome == "drop":
+            return None
+        return outcome or self._answer(message)
 
     def _answer(self, message: Message) -> Message:
         try:
@@ -105,16 +117,21 @@ class LocalGrid(Grid):
         """Answer for the nodes of a forked process until the other end is gone."""
         with contextlib.suppress(EOFError):
             while True:
-                end.send(self._answer(end.recv()))
+                for message in end.recv():
+                    end.send(self._deliver(message))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        batches: list[list[tuple[Message, Future[Message | None]]]] = [[] for _ in self._pools]
         ids = []
         for message in messages:
             message_id = uuid.uuid4().hex
             message.metadata.__dict__["_message_id"] = message_id
-            pool = self._pools[message.metadata.dst_node_id % len(self._pools)]
-            self._pending[message_id] = pool.submit(self._deliver, message)
+            self._pending[message_id] = Future()
+            place = message.metadata.dst_node_id % len(batches)
+            batches[place].append((message, self._pending[message_id]))
             ids.append(message_id)
+        for place, batch in enumerate(batches):
+            self._pools[place].submit(self._carry, place, batch)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -157,6 +174,8 @@ def _fork(serve: Callable[[Connection], None]) -> tuple[BaseProcess, Connection]
     """A fork of this process that serves the other end of a pipe."""
     fork = get_context("fork")
     near, far = fork.Pipe()
+    with socket.socket(fileno=os.dup(far.fileno())) as end:  # a process need not wait for us
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _REPLIES_BYTES)
     process = fork.Process(target=serve, args=(far,), daemon=True)
     process.start()
     far.close()
