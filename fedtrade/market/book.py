@@ -1,0 +1,146 @@
+"""An order book of price levels (L2): what rests on either side, as a venue's messages leave it.
+
+Prices and sizes are integers, in units that the market states (`feeds.events.Market`). Each side is a
+sorted array with its best level last: changes come near the best level, so that few elements move.
+Arrays are changed in place by compiled code; a book never gets smaller arrays again.
+
+A book knows nothing of sequence numbers or clocks. Whether it may be believed is known by whoever
+applies the messages (`feeds.replica`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Levels = NDArray[np.int64]
+"""Price levels, shape (n, 2): price and size. A size of zero removes the level."""
+
+LEVELS_MAX: Final = 65_536
+"""Levels a side; venues give at most some thousand. What is over this is the worst and left out."""
+_FIRST_CAPACITY: Final = 1_024
+
+NO_LEVELS: Final = np.empty((0, 2), np.int64)
+
+
+class Book:
+    """Both sides of one market's book."""
+
+    __slots__ = ("_asks", "_bids")
+
+    def __init__(self) -> None:
+        self._bids, self._asks = _Side(1), _Side(-1)
+
+    def reset(self, bids: Levels, asks: Levels) -> None:
+        """Forget everything; rest are these levels, in any order, the last of a price standing."""
+        for side, levels in ((self._bids, bids), (self._asks, asks)):
+            side.count = 0
+            side.apply(levels)
+
+    def apply(self, bids: Levels, asks: Levels) -> None:
+        """Put each level in place of what its price had; size zero removes it."""
+        if len(bids):
+            self._bids.apply(bids)
+        if len(asks):
+            self._asks.apply(asks)
+
+    def best(self) -> tuple[int, int, int, int] | None:
+        """(bid, its size, ask, its size), or None where a side is empty."""
+        bids, asks = self._bids, self._asks
+        if not bids.count or not asks.count:
+            return None
+        bid, ask = bids.count - 1, asks.count - 1
+        return (
+            int(bids.keys[bid]), int(bids.sizes[bid]), -int(asks.keys[ask]), int(asks.sizes[ask]),
+        )  # fmt: skip
+
+    @property
+    def crossed(self) -> bool:
+        """Whether the best bid is at or over the best ask, which no venue lets rest."""
+        best = self.best()
+        return best is not None and best[0] >= best[2]
+
+    def bids(self, most: int) -> Levels:
+        """The best bids, best first, shape (≤ most, 2)."""
+        return self._bids.top(most)
+
+    def asks(self, most: int) -> Levels:
+        """The best asks, best first, shape (≤ most, 2)."""
+        return self._asks.top(most)
+
+    def __len__(self) -> int:
+        return self._bids.count + self._asks.count
+
+
+class _Side:
+    """Levels of one side: keys ascending, sign × price, so that the best is last."""
+
+    __slots__ = ("count", "keys", "sign", "sizes")
+
+    def __init__(self, sign: int) -> None:
+        self.sign = sign
+        self.keys = np.empty(_FIRST_CAPACITY, np.int64)
+        self.sizes = np.empty(_FIRST_CAPACITY, np.int64)
+        self.count = 0
+
+    def apply(self, levels: Levels) -> None:
+        if self.count + len(levels) > len(self.keys):
+            self._make_room(len(levels))
+        self.count = _apply(self.keys, self.sizes, self.count, levels, self.sign)
+        if self.count > LEVELS_MAX:
+            over = self.count - LEVELS_MAX
+            self.keys[:LEVELS_MAX] = self.keys[over : self.count].copy()
+            self.sizes[:LEVELS_MAX] = self.sizes[over : self.count].copy()
+            self.count = LEVELS_MAX
+
+    def _make_room(self, more: int) -> None:
+        capacity = len(self.keys)
+        while capacity < self.count + more:
+            capacity *= 2
+        keys, sizes = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
+        keys[: self.count], sizes[: self.count] = self.keys[: self.count], self.sizes[: self.count]
+        self.keys, self.sizes = keys, sizes
+
+    def top(self, most: int) -> Levels:
+        first = max(0, self.count - most)
+        keys, sizes = self.keys[first : self.count], self.sizes[first : self.count]
+        return np.stack((self.sign * keys[::-1], sizes[::-1]), axis=1)
+
+
+@njit(cache=True)
+def _apply(
+    keys: NDArray[np.int64], sizes: NDArray[np.int64], count: int, levels: Levels, sign: int
+) -> int:
+    """Put levels into a side that has room for them; gives how many it has then."""
+    for row in range(levels.shape[0]):
+        key, size = sign * levels[row, 0], levels[row, 1]
+        low, high = 0, count
+        # near the best first: steps of 1, 2, 4 … from the end, then halves of what is between
+        step = 1
+        while step <= count and keys[count - step] > key:
+            high = count - step
+            step *= 2
+        if step <= count:
+            low = count - step
+        while low < high:
+            middle = (low + high) >> 1
+            if keys[middle] < key:
+                low = middle + 1
+            else:
+                high = middle
+        there = low < count and keys[low] == key
+        if there and size > 0:
+            sizes[low] = size
+        elif there:
+            count -= 1
+            for i in range(low, count):
+                keys[i], sizes[i] = keys[i + 1], sizes[i + 1]
+        elif size > 0:
+            for i in range(count, low, -1):
+                keys[i], sizes[i] = keys[i - 1], sizes[i - 1]
+            keys[low], sizes[low] = key, size
+            count += 1
+    return count

@@ -1,0 +1,233 @@
+"""Binance: recorded frames give the recorded books; no fault makes a wrong book served."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from truth import MARKET, Truth, held
+
+from fedtrade.errors import BadInput
+from fedtrade.market.feeds.binance import Binance
+from fedtrade.market.feeds.events import (
+    BookLost,
+    BookMoved,
+    Complained,
+    Fetch,
+    Liquidated,
+    Marked,
+    Market,
+    Quoted,
+    Send,
+    Traded,
+)
+from fedtrade.market.feeds.replica import BookStale
+
+SHARED = Path(__file__).parents[5] / "shared" / "data"
+RECORDED = [
+    ("binance_coinm_btcusd_perp_20240808", "coinm", "BTCUSD_PERP", 6469),
+    ("binance_spot_btcusdt_20240808", "spot", "BTCUSDT", 6491),
+    ("binance_usdm_btcusdt_20240718", "usdm", "BTCUSDT", 4772),
+    ("binance_usdm_btcusdt_20240808", "usdm", "BTCUSDT", 3436),
+    ("binance_usdm_ethusdt_20240718", "usdm", "ETHUSDT", 4769),
+]
+FAULTS = int(os.environ.get("FEDTRADE_FEED_FAULTS", "0"))
+PRODUCTS = ("spot", "usdm", "coinm")
+
+
+@pytest.mark.parametrize(("name", "product", "symbol", "rows"), RECORDED)
+def test_a_recording_gives_the_recorded_book_and_loses_nothing(name, product, symbol, rows):
+    file = SHARED / "ws_frames" / f"{name}.jsonl.zst"
+    if not file.is_file():
+        pytest.skip("the recorded frames are not here (shared/data/ws_frames)")
+    import polars as pl
+    import zstandard
+
+    stream = name.rpartition("_")[0]
+    table = pl.read_parquet(SHARED / "lob" / "binance_top10_100ms.parquet")
+    wanted = {row["ts_recv_ns"]: row for row in
+              table.filter(pl.col("stream") == stream).iter_rows(named=True)}  # fmt: skip
+    market = Market(f"binance {product}", symbol)
+    feed, fetch, compared = Binance(product, [market], "0ms"), None, 0
+    feed.connected(0)
+    with zstandard.open(file, "rb") as lines:
+        for line in lines.read().splitlines():
+            at, _, frame = line.partition(b" ")
+            if frame.startswith(b'{"lastUpdateId"'):
+                out = feed.fetched(fetch, frame, int(at))
+            else:
+                out = feed.received(frame, int(at))
+            fetch = next((o for o in out if isinstance(o, Fetch)), fetch)
+            assert not any(isinstance(o, Complained) for o in out)
+            if int(at) in wanted and any(isinstance(o, BookMoved) for o in out):
+                book, row = feed.replicas[market].book(int(at)), wanted[int(at)]
+                for side, levels in (("bid", book.bids(10)), ("ask", book.asks(10))):
+                    told = [[row[f"{side}_px_{i}"], row[f"{side}_sz_{i}"]] for i in range(10)]
+                    np.testing.assert_array_equal(levels / 1e8, told)
+                compared += 1
+    assert compared == rows
+    assert feed.replicas[market].losses == 0
+
+
+class Venue:
+    """Binance's side of one book: diffs and snapshots of a true one, some ids to a diff."""
+
+    def __init__(self, product, truth, seed):
+        self.product, self.truth = product, truth
+        rng = np.random.default_rng(seed)
+        self.last = [1_000, *(1_000 + np.cumsum(rng.integers(1, 5, len(truth.moves)))).tolist()]
+
+    def diff(self, number):
+        """The message of move `number`, from 1 on."""
+        bids, asks = self.truth.moves[number - 1]
+        data = {"e": "depthUpdate", "E": number, "s": self.truth.market.symbol,
+                "U": self.last[number - 1] + 1, "u": self.last[number],
+                "b": self.truth.text(bids), "a": self.truth.text(asks)}  # fmt: skip
+        if self.product != "spot":
+            data |= {"T": number, "pu": self.last[number - 1]}
+        return json.dumps({"stream": "btcusdt@depth@100ms", "data": data}).encode()
+
+    def snapshot(self, number):
+        bids, asks = self.truth.books[number]
+        return json.dumps({"lastUpdateId": self.last[number], "bids": self.truth.text(bids),
+                           "asks": self.truth.text(asks)}).encode()  # fmt: skip
+
+
+FAULT = st.sampled_from(["none"] * 6 + ["drop", "twice", "swap", "torn", "old", "again"])
+
+
+@settings(max_examples=max(60, FAULTS // 20))
+@given(
+    st.sampled_from(PRODUCTS),
+    st.integers(0, 2**32),
+    st.lists(FAULT, min_size=30, max_size=60),
+    st.integers(0, 4),
+)
+def test_no_fault_makes_a_wrong_book_served(product, seed, faults, delay):
+    truth = Truth(seed, len(faults) + 12)
+    venue, feed = Venue(product, truth, seed), Binance(product, [MARKET])
+    replica = feed.replicas[MARKET]
+    assert isinstance(feed.connected(0)[-1], Send)
+    asked, due, made, newest, kept_back = 0, None, 0, 0, None
+
+    def take(out):
+        nonlocal asked, due
+        for each in out:
+            if isinstance(each, Fetch):
+                asked, due = asked + 1, delay
+        if replica.live:  # what is served is the venue's book after the newest move that came
+            assert held(replica.book(0)) == truth.books[newest]
+
+    for number in range(1, len(truth.moves) + 1):
+        fault = faults[number - 1] if number <= len(faults) else "none"
+        frame = venue.diff(number)
+        made += fault not in ("none", "twice")
+        if fault == "swap":
+            kept_back = frame, number
+            continue
+        if fault not in ("torn", "drop"):
+            newest = number
+        if fault == "torn":
+            take(feed.received(frame[: len(frame) // 2], 0))
+        elif fault == "again":
+            take(feed.connected(0))
+            due = None
+            take(feed.received(frame, 0))
+        elif fault != "drop":
+            take(feed.received(frame, 0))
+        if fault == "twice":
+            take(feed.received(frame, 0))
+        if fault == "old" and number > 3:
+            take(feed.received(venue.diff(number - 3), 0))
+        if kept_back is not None:
+            (late, place), kept_back = kept_back, None
+            newest = max(newest, place)
+            take(feed.received(late, 0))
+        if due is not None:
+            due -= 1
+            if due < 0:
+                due, newest = None, number
+                take(feed.fetched(Fetch(MARKET, ""), venue.snapshot(number), 0))
+    assert replica.live, "it was not whole again after twelve clean messages"
+    assert asked <= 1 + made
+
+
+def test_a_book_is_not_served_before_it_is_whole_nor_after_a_gap_nor_when_quiet():
+    truth = Truth(1, 9)
+    venue, feed = Venue("usdm", truth, 1), Binance("usdm", [MARKET])
+    replica = feed.replicas[MARKET]
+    with pytest.raises(BookStale, match="never whole"):
+        replica.book(0)
+    (fetch,) = feed.received(venue.diff(1), 5)
+    assert fetch == Fetch(MARKET, "/fapi/v1/depth?symbol=BTCUSDT&limit=1000")
+    feed.fetched(fetch, venue.snapshot(1), 6)
+    assert replica.book(6)
+    with pytest.raises(BookStale, match="nothing was heard for 61 s"):
+        replica.book(61_000_000_006)
+    feed.received(venue.diff(2), 7)
+    lost, fetch = feed.received(venue.diff(4), 8)
+    assert isinstance(lost, BookLost)
+    with pytest.raises(BookStale, match=f"after {venue.last[2]} came"):
+        replica.book(8)
+    assert replica.losses == 1
+
+
+def test_a_crossed_book_is_lost():
+    truth = Truth(1, 9)
+    venue, feed = Venue("spot", truth, 1), Binance("spot", [MARKET])
+    (fetch,) = feed.received(venue.diff(1), 5)
+    feed.fetched(fetch, venue.snapshot(1), 6)
+    data = json.loads(venue.diff(2))
+    data["data"]["b"] = [["90000.00", "1.000"]]
+    (lost,) = feed.received(json.dumps(data).encode(), 7)
+    assert lost.reason == "its best bid is at or over its best ask"
+
+
+@pytest.mark.parametrize("levels", [[["1.001", "1"]], [["-1", "1"]], [["1e30", "1"]]])
+def test_a_level_off_the_grid_loses_the_book(levels):
+    truth = Truth(1, 9)
+    venue, feed = Venue("spot", truth, 1), Binance("spot", [MARKET])
+    (fetch,) = feed.received(venue.diff(1), 5)
+    feed.fetched(fetch, venue.snapshot(1), 6)
+    data = json.loads(venue.diff(2))
+    data["data"]["b"] = levels
+    lost, again = feed.received(json.dumps(data).encode(), 7)
+    assert "State the decimals" in lost.reason
+    assert isinstance(again, Fetch)
+
+
+def frame(stream, **data):
+    return json.dumps({"stream": f"btcusdt@{stream}", "data": {"s": "BTCUSDT", **data}}).encode()
+
+
+def test_everything_else_it_says():
+    feed = Binance("usdm", [MARKET])
+    told = frame("bookTicker", u=1, b="1.5", B="2", a="1.6", A="3", E=9, T=8)
+    assert feed.received(told, 4) == [Quoted(MARKET, 4, 9_000_000, 1.5, 2.0, 1.6, 3.0)]
+    told = frame("trade", p="1.5", q="2", m=True, T=8, X="MARKET")
+    assert feed.received(told, 4) == [Traded(MARKET, 4, 8_000_000, 1.5, 2.0, False)]
+    assert feed.received(frame("trade", p="1", q="2", m=True, T=8, X="INSURANCE_FUND"), 4) == []
+    told = frame("markPrice@1s", p="1.5", i="1.4", r="0.0001", E=7, T=99)
+    assert feed.received(told, 4) == [Marked(MARKET, 4, 7_000_000, 1.5, 1.4, 0.0001)]
+    assert feed.received(frame("markPrice@1s", p="1.5", r="", E=7), 4) == [
+        Marked(MARKET, 4, 7_000_000, 1.5)
+    ]
+    order = {"s": "BTCUSDT", "S": "SELL", "z": "2", "ap": "1.5", "T": 8}
+    told = frame("forceOrder", o=order)
+    assert feed.received(told, 4) == [Liquidated(MARKET, 4, 8_000_000, 1.5, 2.0, long=True)]
+    assert feed.received(frame("trade", p="1", q="2", m=True, T=8).replace(b"BTC", b"ETH"), 4) == []
+    assert feed.received(b'{"result":null,"id":1}', 4) == []
+    (complained,) = feed.received(b'{"error":{"code":2,"msg":"Invalid request"},"id":1}', 4)
+    assert "Invalid request" in complained.text
+
+
+def test_it_asks_for_the_streams_of_its_product():
+    (send,) = Binance("spot", [MARKET]).connected(0)
+    assert json.loads(send.text)["params"] == [
+        "btcusdt@depth@100ms", "btcusdt@bookTicker", "btcusdt@trade",
+    ]  # fmt: skip
+    with pytest.raises(BadInput, match="twice"):
+        Binance("spot", [MARKET, MARKET])
