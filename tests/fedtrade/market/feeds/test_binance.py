@@ -1,14 +1,13 @@
 """Binance: recorded frames give the recorded books; no fault makes a wrong book served."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from truth import MARKET, Truth, held
+from truth import EXAMPLES, FAULTS, MARKET, Truth, withstand
 
 from fedtrade.errors import BadInput
 from fedtrade.market.feeds.binance import Binance
@@ -21,7 +20,6 @@ from fedtrade.market.feeds.events import (
     Marked,
     Market,
     Quoted,
-    Send,
     Traded,
 )
 from fedtrade.market.feeds.replica import BookStale
@@ -34,7 +32,6 @@ RECORDED = [
     ("binance_usdm_btcusdt_20240808", "usdm", "BTCUSDT", 3436),
     ("binance_usdm_ethusdt_20240718", "usdm", "ETHUSDT", 4769),
 ]
-FAULTS = int(os.environ.get("FEDTRADE_FEED_FAULTS", "0"))
 PRODUCTS = ("spot", "usdm", "coinm")
 
 
@@ -90,69 +87,17 @@ class Venue:
             data |= {"T": number, "pu": self.last[number - 1]}
         return json.dumps({"stream": "btcusdt@depth@100ms", "data": data}).encode()
 
-    def snapshot(self, number):
+    def whole(self, number):
         bids, asks = self.truth.books[number]
         return json.dumps({"lastUpdateId": self.last[number], "bids": self.truth.text(bids),
                            "asks": self.truth.text(asks)}).encode()  # fmt: skip
 
 
-FAULT = st.sampled_from(["none"] * 6 + ["drop", "twice", "swap", "torn", "old", "again"])
-
-
-@settings(max_examples=max(60, FAULTS // 20))
-@given(
-    st.sampled_from(PRODUCTS),
-    st.integers(0, 2**32),
-    st.lists(FAULT, min_size=30, max_size=60),
-    st.integers(0, 4),
-)
+@settings(max_examples=EXAMPLES)
+@given(st.sampled_from(PRODUCTS), st.integers(0, 2**32), FAULTS, st.integers(0, 4))
 def test_no_fault_makes_a_wrong_book_served(product, seed, faults, delay):
     truth = Truth(seed, len(faults) + 12)
-    venue, feed = Venue(product, truth, seed), Binance(product, [MARKET])
-    replica = feed.replicas[MARKET]
-    assert isinstance(feed.connected(0)[-1], Send)
-    asked, due, made, newest, kept_back = 0, None, 0, 0, None
-
-    def take(out):
-        nonlocal asked, due
-        for each in out:
-            if isinstance(each, Fetch):
-                asked, due = asked + 1, delay
-        if replica.live:  # what is served is the venue's book after the newest move that came
-            assert held(replica.book(0)) == truth.books[newest]
-
-    for number in range(1, len(truth.moves) + 1):
-        fault = faults[number - 1] if number <= len(faults) else "none"
-        frame = venue.diff(number)
-        made += fault not in ("none", "twice")
-        if fault == "swap":
-            kept_back = frame, number
-            continue
-        if fault not in ("torn", "drop"):
-            newest = number
-        if fault == "torn":
-            take(feed.received(frame[: len(frame) // 2], 0))
-        elif fault == "again":
-            take(feed.connected(0))
-            due = None
-            take(feed.received(frame, 0))
-        elif fault != "drop":
-            take(feed.received(frame, 0))
-        if fault == "twice":
-            take(feed.received(frame, 0))
-        if fault == "old" and number > 3:
-            take(feed.received(venue.diff(number - 3), 0))
-        if kept_back is not None:
-            (late, place), kept_back = kept_back, None
-            newest = max(newest, place)
-            take(feed.received(late, 0))
-        if due is not None:
-            due -= 1
-            if due < 0:
-                due, newest = None, number
-                take(feed.fetched(Fetch(MARKET, ""), venue.snapshot(number), 0))
-    assert replica.live, "it was not whole again after twelve clean messages"
-    assert asked <= 1 + made
+    withstand(Binance(product, [MARKET]), Venue(product, truth, seed), faults, delay)
 
 
 def test_a_book_is_not_served_before_it_is_whole_nor_after_a_gap_nor_when_quiet():
@@ -163,7 +108,7 @@ def test_a_book_is_not_served_before_it_is_whole_nor_after_a_gap_nor_when_quiet(
         replica.book(0)
     (fetch,) = feed.received(venue.diff(1), 5)
     assert fetch == Fetch(MARKET, "/fapi/v1/depth?symbol=BTCUSDT&limit=1000")
-    feed.fetched(fetch, venue.snapshot(1), 6)
+    feed.fetched(fetch, venue.whole(1), 6)
     assert replica.book(6)
     with pytest.raises(BookStale, match="nothing was heard for 61 s"):
         replica.book(61_000_000_006)
@@ -179,7 +124,7 @@ def test_a_crossed_book_is_lost():
     truth = Truth(1, 9)
     venue, feed = Venue("spot", truth, 1), Binance("spot", [MARKET])
     (fetch,) = feed.received(venue.diff(1), 5)
-    feed.fetched(fetch, venue.snapshot(1), 6)
+    feed.fetched(fetch, venue.whole(1), 6)
     data = json.loads(venue.diff(2))
     data["data"]["b"] = [["90000.00", "1.000"]]
     (lost,) = feed.received(json.dumps(data).encode(), 7)
@@ -191,7 +136,7 @@ def test_a_level_off_the_grid_loses_the_book(levels):
     truth = Truth(1, 9)
     venue, feed = Venue("spot", truth, 1), Binance("spot", [MARKET])
     (fetch,) = feed.received(venue.diff(1), 5)
-    feed.fetched(fetch, venue.snapshot(1), 6)
+    feed.fetched(fetch, venue.whole(1), 6)
     data = json.loads(venue.diff(2))
     data["data"]["b"] = levels
     lost, again = feed.received(json.dumps(data).encode(), 7)

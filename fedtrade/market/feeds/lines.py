@@ -1,0 +1,120 @@
+"""Books whose venue sends them whole over the socket, and then every change with a number.
+
+What differs by venue is what a change names as its predecessor; what is done about it does not: a
+change that does not follow loses the book, and the whole one is asked for once, by subscribing anew.
+If it does not come, it is asked for again after a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fedtrade.errors import BadInput
+from fedtrade.market.feeds.events import Market, OffGrid, Out, Send
+from fedtrade.market.feeds.replica import Replica
+
+ASK_AGAIN_NS: Final = 10_000_000_000
+"""How long a whole book is awaited before it is asked for again."""
+
+Pairs = Sequence[Sequence[float]]
+"""Price and size of levels, as numbers; what stands behind the size is not read."""
+
+
+@dataclass(slots=True)
+class _Line:
+    replica: Replica
+    number: int = 0
+    """Of the newest message that was applied."""
+    previous: int | None = None
+    """What that message followed; None where it was whole."""
+    asked_ns: int | None = None
+
+
+class Lines:
+    """The books of one connection."""
+
+    def __init__(
+        self, markets: Sequence[Market], again: Callable[[Market], Sequence[Send]]
+    ) -> None:
+        """`again`: what to send for a whole book."""
+        self._lines = {market.symbol: _Line(Replica(market)) for market in markets}
+        if len(self._lines) != len(markets):
+            raise BadInput("feed", "a market is named twice", "Name each once.")
+        self._again = again
+        self.replicas = {line.replica.market: line.replica for line in self._lines.values()}
+
+    def market(self, symbol: str) -> Market | None:
+        """The market of a symbol, or None where it is none of ours."""
+        line = self._lines.get(symbol)
+        return None if line is None else line.replica.market
+
+    def whole(
+        self, symbol: str, number: int, at_ns: int, venue_ns: int, bids: Pairs, asks: Pairs
+    ) -> list[Out]:
+        """The whole book, at this number."""
+        line = self._lines.get(symbol)
+        if line is None:
+            return []
+        line.number, line.previous, line.asked_ns, replica = number, None, None, line.replica
+        try:
+            levels = replica.market.levels(bids), replica.market.levels(asks)
+        except OffGrid as error:
+            return self.lose(symbol, at_ns, error.message)
+        out: list[Out] = [replica.reset(at_ns, venue_ns, *levels)]
+        return out if replica.live else [*out, *self._ask(line, at_ns)]
+
+    def next(
+        self,
+        symbol: str,
+        previous: int,
+        number: int,
+        at_ns: int,
+        venue_ns: int,
+        bids: Pairs,
+        asks: Pairs,
+    ) -> list[Out]:
+        """A change that follows message `previous`."""
+        line = self._lines.get(symbol)
+        if line is None:
+            return []
+        replica = line.replica
+        if not replica.live:
+            return self._ask(line, at_ns)
+        if previous != line.number and (previous, number) == (line.previous, line.number):
+            return []  # the last one again
+        if previous != line.number:
+            return self.lose(symbol, at_ns, f"after {line.number} came what follows {previous}")
+        try:
+            levels = replica.market.levels(bids), replica.market.levels(asks)
+        except OffGrid as error:
+            return self.lose(symbol, at_ns, error.message)
+        line.number, line.previous = number, previous
+        out: list[Out] = [replica.move(at_ns, venue_ns, *levels)]
+        return out if replica.live else [*out, *self._ask(line, at_ns)]
+
+    def lose(self, symbol: str, at_ns: int, reason: str) -> list[Out]:
+        """A book that may not be believed, and the wish for a whole one."""
+        line = self._lines[symbol]
+        return [line.replica.lose(at_ns, reason), *self._ask(line, at_ns)]
+
+    def lose_all(self, at_ns: int, reason: str) -> list[Out]:
+        """What could not be read may have been any book's."""
+        live = [symbol for symbol, line in self._lines.items() if line.replica.live]
+        return [out for symbol in live for out in self.lose(symbol, at_ns, reason)]
+
+    def begin(self, at_ns: int) -> list[Out]:
+        """A new connection: every book begins anew; the feed subscribes to all of them."""
+        out: list[Out] = []
+        for line in self._lines.values():
+            if line.replica.live:
+                out.append(line.replica.lose(at_ns, "the connection is new"))
+            line.asked_ns = at_ns
+        return out
+
+    def _ask(self, line: _Line, at_ns: int) -> list[Out]:
+        if line.asked_ns is not None and at_ns - line.asked_ns < ASK_AGAIN_NS:
+            return []
+        line.asked_ns = at_ns
+        return list(self._again(line.replica.market))

@@ -1,0 +1,104 @@
+"""Bybit v5: numbered changes; recorded frames; no fault makes a wrong book served."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recorded import frames, play
+from truth import EXAMPLES, FAULTS, MARKET, Truth, withstand
+
+from fedtrade.market.feeds.bybit import Bybit
+from fedtrade.market.feeds.events import (
+    BookLost,
+    BookReset,
+    Complained,
+    Liquidated,
+    Marked,
+    Market,
+    Quoted,
+    Traded,
+)
+
+
+class Venue:
+    """Bybit's side of one book."""
+
+    def __init__(self, truth):
+        self.truth = truth
+
+    def message(self, number, kind, bids, asks):
+        symbol = self.truth.market.symbol
+        data = {"s": symbol, "b": self.truth.text(bids), "a": self.truth.text(asks),
+                "u": 10 + number, "seq": 1}  # fmt: skip
+        told = {"topic": f"orderbook.200.{symbol}", "type": kind, "ts": number, "data": data}
+        return json.dumps(told).encode()
+
+    def diff(self, number):
+        return self.message(number, "delta", *self.truth.moves[number - 1])
+
+    def whole(self, number):
+        return self.message(number, "snapshot", *self.truth.books[number])
+
+
+@settings(max_examples=EXAMPLES)
+@given(st.integers(0, 2**32), FAULTS, st.integers(0, 4))
+def test_no_fault_makes_a_wrong_book_served(seed, faults, delay):
+    withstand(Bybit([MARKET]), Venue(Truth(seed, len(faults) + 12)), faults, delay)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_recorded_frames_replay_without_a_loss(place):
+    name, symbols = "cryptofeed_v2_bybit", {}
+    for _, conn, frame in frames(name):
+        message = json.loads(frame)
+        if message.get("topic", "").startswith("orderbook"):
+            symbols.setdefault(conn, set()).add(message["data"]["s"])
+    if place >= len(symbols):
+        pytest.skip("one connection has books")
+    connection = sorted(symbols)[place]
+    feed = Bybit([Market("bybit", symbol, 8, 6) for symbol in sorted(symbols[connection])])
+    out = play(name, feed, connection)
+    assert not [each for each in out if isinstance(each, BookLost | Complained)]
+    assert all(replica.live and not replica.losses for replica in feed.replicas.values())
+    assert len(out) > 500
+
+
+def test_a_number_of_one_is_a_whole_book():
+    venue, feed = Venue(Truth(3, 9)), Bybit([MARKET])
+    feed.received(venue.whole(0), 0)
+    anew = json.loads(venue.message(2, "delta", *venue.truth.books[2]))
+    anew["data"]["u"] = 1
+    assert isinstance(feed.received(json.dumps(anew).encode(), 0)[0], BookReset)
+
+
+def told(topic, data, kind="snapshot"):
+    message = {"topic": f"{topic}.BTCUSDT", "type": kind, "ts": 7, "data": data}
+    return json.dumps(message).encode()
+
+
+def test_everything_else_it_says():
+    feed = Bybit([MARKET])
+    trade = {"T": 3, "s": "BTCUSDT", "S": "Sell", "v": "2", "p": "1.5", "seq": 4}
+    assert feed.received(told("publicTrade", [trade]), 1) == [
+        Traded(MARKET, 1, 3_000_000, 1.5, 2.0, taker_buys=False)
+    ]
+    assert feed.received(told("allLiquidation", [trade]), 1) == [
+        Liquidated(MARKET, 1, 3_000_000, 1.5, 2.0, long=False)
+    ]
+    first = {"symbol": "BTCUSDT", "bid1Price": "1", "bid1Size": "2", "ask1Price": "3",
+             "ask1Size": "4", "markPrice": "5", "fundingRate": ""}  # fmt: skip
+    assert feed.received(told("tickers", first), 1) == [
+        Quoted(MARKET, 1, 7_000_000, 1, 2, 3, 4), Marked(MARKET, 1, 7_000_000, 5.0),
+    ]  # fmt: skip
+    change = {"symbol": "BTCUSDT", "ask1Size": "9"}
+    assert feed.received(told("tickers", change, "delta"), 1) == [
+        Quoted(MARKET, 1, 7_000_000, 1, 2, 3, 9)
+    ]
+    change = {"symbol": "BTCUSDT", "fundingRate": "0.0001"}
+    assert feed.received(told("tickers", change, "delta"), 1) == [
+        Marked(MARKET, 1, 7_000_000, 5.0, None, 0.0001)
+    ]
+    assert feed.received(b'{"success":true,"ret_msg":"pong","op":"ping"}', 1) == []
+    refused = b'{"success":false,"ret_msg":"handler not found","op":"subscribe"}'
+    assert feed.received(refused, 1) == [Complained("bybit", "handler not found")]
