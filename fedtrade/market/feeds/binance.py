@@ -226,7 +226,8 @@ class Binance:
         except OffGrid as error:
             return [replica.lose(at_ns, error.message), *self._keep(line, diff)]
         line.last, line.first = diff.u, diff.U
-        return [replica.move(at_ns, (diff.T or diff.E) * _MS, bids, asks)]
+        moved = replica.move(at_ns, (diff.T or diff.E) * _MS, bids, asks)
+        return [] if moved is None else [moved]
 
     def _told(self, line: _Line, diff: _Depth) -> bool:
         """Whether the snapshot holds this already, or it is the last one again.

@@ -36,7 +36,7 @@ class _Book(msgspec.Struct):
     bids: list[_Row]
     asks: list[_Row]
     type: Literal["snapshot", "change"] = "change"
-    prev_change_id: int = -1
+    prev_change_id: int | None = None
 
 
 class _Trade(msgspec.Struct):
@@ -62,8 +62,8 @@ class _Ticker(msgspec.Struct):
 
 
 class _Params(msgspec.Struct):
-    channel: str
-    data: msgspec.Raw
+    channel: str = ""
+    data: msgspec.Raw = msgspec.Raw()
 
 
 class _Message(msgspec.Struct):
@@ -104,7 +104,7 @@ class Deribit:
         """A message of the venue. What cannot be read may have been any book's, so all are lost."""
         try:
             message = _message(frame)
-            if message.params is None:
+            if message.params is None or not message.params.channel:
                 return self._replied(message)
             kind, data = message.params.channel.partition(".")[0], message.params.data
             if kind == "book":
@@ -129,7 +129,8 @@ class Deribit:
         told = at_ns, book.timestamp * _MS, bids, asks
         if book.type == "snapshot":
             return self._lines.whole(book.instrument_name, book.change_id, *told)
-        return self._lines.next(book.instrument_name, book.prev_change_id, book.change_id, *told)
+        previous = -1 if book.prev_change_id is None else book.prev_change_id
+        return self._lines.next(book.instrument_name, previous, book.change_id, *told)
 
     def _traded(self, trade: _Trade, at_ns: int) -> list[Out]:
         market = self._lines.market(trade.instrument_name)

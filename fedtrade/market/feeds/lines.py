@@ -91,7 +91,8 @@ class Lines:
         except OffGrid as error:
             return self.lose(symbol, at_ns, error.message)
         line.number, line.previous = number, previous
-        out: list[Out] = [replica.move(at_ns, venue_ns, *levels)]
+        moved = replica.move(at_ns, venue_ns, *levels)
+        out: list[Out] = [] if moved is None else [moved]
         return out if replica.live else [*out, *self._ask(line, at_ns)]
 
     def lose(self, symbol: str, at_ns: int, reason: str) -> list[Out]:

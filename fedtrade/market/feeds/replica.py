@@ -3,7 +3,8 @@
 There are two states. *Lost*: nothing is served, changes may be kept until the venue's whole book
 comes. *Live*: every message since the whole book has been applied, none is missing. A feed moves
 between them by what its venue's numbers and checksums say; a book that crosses is lost as well,
-because no venue lets one rest: something was missed or misread.
+because no venue lets one rest: something was missed or misread. A live book may be *held* while a
+feed waits for a message that may have been about it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from fedtrade.errors import Stale
-from fedtrade.market.book import Book, Levels
+from fedtrade.market.book import LEVELS_MAX, Book, Levels
 from fedtrade.market.feeds.events import BookLost, BookMoved, BookReset, Market
 
 QUIET_MAX_NS: Final = 60_000_000_000
@@ -32,7 +33,7 @@ class BookStale(Stale):
 class Replica:
     """The copy of one book. A feed applies; anybody else may only ask for `book`."""
 
-    __slots__ = ("_book", "_heard_ns", "_lost", "losses", "market")
+    __slots__ = ("_book", "_heard_ns", "_held", "_lost", "losses", "market")
 
     def __init__(self, market: Market) -> None:
         self.market = market
@@ -40,16 +41,29 @@ class Replica:
         """How often a live book was lost."""
         self._book = Book()
         self._lost: str | None = "it was never whole"
+        self._held: str | None = None
         self._heard_ns = 0
 
     @property
     def live(self) -> bool:
         return self._lost is None
 
+    @property
+    def applied(self) -> Book:
+        """Everything that was applied, for the feed that applies it and for nobody else."""
+        return self._book
+
+    @property
+    def held(self) -> bool:
+        """Whether a live book is held back until a doubt is settled."""
+        return self._held is not None
+
     def book(self, now_ns: int) -> Book:
         """The book. Raises BookStale where it may not be believed."""
         if self._lost is not None:
             raise BookStale(self.market, self._lost)
+        if self._held is not None:
+            raise BookStale(self.market, self._held)
         if now_ns - self._heard_ns > QUIET_MAX_NS:
             quiet_s = (now_ns - self._heard_ns) / 1e9
             raise BookStale(self.market, f"nothing was heard for {quiet_s:.0f} s")
@@ -61,23 +75,42 @@ class Replica:
         self._heard_ns = at_ns
         if self._book.crossed:
             return self.lose(at_ns, "the venue's whole book is crossed")
-        self._lost = None
+        self._lost = self._held = None
         return BookReset(self.market, at_ns, venue_ns, bids, asks)
 
-    def move(self, at_ns: int, venue_ns: int, bids: Levels, asks: Levels) -> BookMoved | BookLost:
-        """The next change of a live book."""
+    def move(
+        self, at_ns: int, venue_ns: int, bids: Levels, asks: Levels
+    ) -> BookMoved | BookLost | None:
+        """The next change of a live book; None where it is held back."""
         self._book.apply(bids, asks)
         self._heard_ns = at_ns
         if self._book.crossed:
             return self.lose(at_ns, "its best bid is at or over its best ask")
+        if self._held is not None:
+            return None
         return BookMoved(self.market, at_ns, venue_ns, bids, asks)
 
     def heard(self, at_ns: int) -> None:
         """The venue said that nothing has changed."""
         self._heard_ns = at_ns
 
+    def hold(self, at_ns: int, reason: str) -> BookLost | None:
+        """Serve nothing of a live book, but go on applying what comes, until `release`."""
+        if self._lost is not None or self._held is not None:
+            return None
+        self._held = reason
+        return BookLost(self.market, at_ns, reason)
+
+    def release(self, at_ns: int) -> BookReset | None:
+        """There was nothing to doubt: the book is as whole as it was."""
+        if self._held is None:
+            return None
+        self._held = None
+        whole = self._book.bids(LEVELS_MAX), self._book.asks(LEVELS_MAX)
+        return BookReset(self.market, at_ns, 0, *whole)
+
     def lose(self, at_ns: int, reason: str) -> BookLost:
         """Serve nothing until the next whole book."""
         self.losses += self._lost is None
-        self._lost = reason
+        self._lost, self._held = reason, None
         return BookLost(self.market, at_ns, reason)

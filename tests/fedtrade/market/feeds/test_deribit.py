@@ -79,7 +79,9 @@ def test_everything_else_it_says():
         Quoted(MARKET, 1, 3_000_000, 1.0, 2.0, 3.0, 4.0), marked,
     ]  # fmt: skip
     assert feed.received(told("ticker", {**ticker, "best_bid_price": None}), 1) == [marked]
-    (send,) = feed.received(b'{"jsonrpc":"2.0","method":"heartbeat","params":null}', 1)
+    (send,) = feed.received(
+        b'{"jsonrpc":"2.0","method":"heartbeat","params":{"type":"test_request"}}', 1
+    )
     assert json.loads(send.text)["method"] == "public/test"
     (complained,) = feed.received(b'{"jsonrpc":"2.0","id":0,"error":{"code":13778}}', 1)
     assert isinstance(complained, Complained)

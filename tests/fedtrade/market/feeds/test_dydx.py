@@ -1,0 +1,119 @@
+"""dYdX: one numbering over all channels, late answers, crossing levels, recorded frames."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recorded import frames, play
+from truth import EXAMPLES, FAULTS, MARKET, Truth, withstand
+
+from fedtrade.market.feeds.dydx import Dydx
+from fedtrade.market.feeds.events import (
+    BookLost,
+    BookReset,
+    Complained,
+    Marked,
+    Market,
+    Send,
+    Traded,
+)
+from fedtrade.market.feeds.replica import BookStale
+
+
+class Venue:
+    """dYdX's side of one book; it numbers what it sends, as it sends it."""
+
+    def __init__(self, truth):
+        self.truth, self.sent = truth, {}
+
+    def message(self, kind, contents, channel="orderbook"):
+        self.sent[len(self.sent)] = None
+        told = {"type": kind, "connection_id": "c", "message_id": len(self.sent),
+                "channel": f"v4_{channel}", "id": "BTCUSDT", "contents": contents}  # fmt: skip
+        return json.dumps(told).encode()
+
+    def diff(self, number):
+        if number not in self._made:
+            bids, asks = self.truth.moves[number - 1]
+            contents = {"bids": self.truth.text(bids), "asks": self.truth.text(asks)}
+            self._made[number] = self.message("channel_data", contents)
+        return self._made[number]
+
+    @property
+    def _made(self):
+        return self.__dict__.setdefault("made", {})
+
+    def whole(self, number):
+        sides = [
+            [{"price": price, "size": size} for price, size in self.truth.text(side)]
+            for side in self.truth.books[number]
+        ]
+        return self.message("subscribed", {"bids": sides[0], "asks": sides[1]})
+
+
+@settings(max_examples=EXAMPLES)
+@given(st.integers(0, 2**32), FAULTS, st.integers(0, 4))
+def test_no_fault_makes_a_wrong_book_served(seed, faults, delay):
+    withstand(Dydx([MARKET], patience=3), Venue(Truth(seed, len(faults) + 12)), faults, delay)
+
+
+def test_recorded_frames_replay_without_a_loss():
+    name, symbols = "cryptofeed_dydx_v3_20211028", set()
+    for _, _, frame in frames(name):
+        message = json.loads(frame)
+        if message.get("channel") == "v3_orderbook":
+            symbols.add(message["id"])
+    feed = Dydx([Market("dydx", symbol, 8, 4) for symbol in sorted(symbols)], "v3")
+    out = play(name, feed)
+    assert len(symbols) == 10
+    assert all(replica.live and not replica.held for replica in feed.replicas.values())
+    assert {each.reason for each in out if isinstance(each, BookLost)} == {
+        "message 11 is missing"  # the answers to other subscriptions came late
+    }
+    assert all(replica.losses == 0 for replica in feed.replicas.values())
+
+
+def test_a_book_is_held_while_a_message_is_missing():
+    venue, feed = Venue(Truth(1, 9)), Dydx([MARKET], patience=3)
+    replica = feed.replicas[MARKET]
+    feed.received(venue.whole(0), 0)
+    late = venue.message("subscribed", {"trades": []}, "trades")
+    (lost,) = feed.received(venue.diff(1), 0)
+    assert lost.reason == "message 2 is missing"
+    with pytest.raises(BookStale, match="message 2 is missing"):
+        replica.book(0)
+    (reset,) = feed.received(late, 0)
+    assert isinstance(reset, BookReset)
+    assert replica.book(0)
+    bids = {price: size for price, size in reset.bids.tolist()}
+    assert bids == venue.truth.books[1][0]
+
+
+def test_what_is_newer_crosses_what_is_older():
+    venue, feed = Venue(Truth(1, 1)), Dydx([MARKET])
+    feed.received(venue.message("subscribed", {
+        "bids": [{"price": "10.00", "size": "1"}],
+        "asks": [{"price": "10.02", "size": "1"}, {"price": "10.05", "size": "2"}],
+    }), 0)  # fmt: skip
+    moved = {"bids": [["10.03", "4"]], "asks": []}
+    feed.received(venue.message("channel_batch_data", [moved]), 0)
+    assert feed.replicas[MARKET].book(0).best() == (1003, 4000, 1005, 2000)
+    feed.received(venue.message("channel_data", {"asks": [["9.99", "1"]]}), 0)
+    assert feed.replicas[MARKET].book(0).best() is None
+
+
+def test_everything_else_it_says():
+    venue, feed = Venue(Truth(1, 1)), Dydx([MARKET])
+    assert all(isinstance(each, Send) for each in feed.connected(0))
+    trades = {"trades": [{"price": "1.5", "size": "2", "side": "BUY", "createdAt": "x"}]}
+    told = venue.message("channel_data", trades, "trades")
+    assert feed.received(told, 1) == [Traded(MARKET, 1, 0, 1.5, 2.0, taker_buys=True)]
+    contents = {"oraclePrices": {"BTCUSDT": {"oraclePrice": "3"}},
+                "trading": {"BTCUSDT": {"nextFundingRate": "0.1"}}}  # fmt: skip
+    told = venue.message("channel_data", contents, "markets")
+    assert feed.received(told, 1) == [
+        Marked(MARKET, 1, 0, index=3.0), Marked(MARKET, 1, 0, funding_rate=0.1),
+    ]  # fmt: skip
+    wrong = b'{"type":"error","message":"Invalid subscription","connection_id":"c","message_id":3}'
+    assert feed.received(wrong, 1) == [Complained("dydx", "Invalid subscription")]
