@@ -34,12 +34,15 @@ _OFF_GRID: Final = 1 / 64
 class OffGrid(Refusal):
     """A price or size that is no whole number of its market's units, or too many of them."""
 
-    def __init__(self, market: Market) -> None:
+    def __init__(self, market: Market, price: float, size: float) -> None:
         super().__init__(
-            f"{market}: a price or size is negative, over 2^46 units or finer than the units. "
-            "State the decimals that the venue uses now."
+            f"{market}: {size} at {price} is no whole number of units from 0 to 2^46, with "
+            f"{market.price_decimals} decimals of price and {market.size_decimals} of size. "
+            "State those that the venue uses now."
         )
         self.market = market
+        self.price = price
+        self.size = size
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +68,27 @@ class Market:
             return NO_LEVELS
         units = np.empty((len(said), 2), np.int64)
         scales = 10.0**self.price_decimals, 10.0**self.size_decimals
-        if not _into_units(np.array(said, np.float64), *scales, units):
-            raise OffGrid(self)
+        wrong = _into_units(np.array(said, np.float64), *scales, units)
+        if wrong >= 0:
+            raise OffGrid(self, *said[wrong][:2])
         return units
 
 
 @njit(cache=True)
 def _into_units(
     said: NDArray[np.float64], price_scale: float, size_scale: float, units: Levels
-) -> bool:
-    """Write prices and sizes as whole units; False where one is none."""
+) -> int:
+    """Write prices and sizes as whole units; gives the first row where one is none, or -1."""
     for row in range(said.shape[0]):
         for column, scale in ((0, price_scale), (1, size_scale)):
             scaled = said[row, column] * scale
             if not 0.0 <= scaled <= UNITS_MAX:  # so too where it is no number
-                return False
+                return row
             whole = np.rint(scaled)
             if abs(scaled - whole) > _OFF_GRID:
-                return False
+                return row
             units[row, column] = np.int64(whole)
-    return True
+    return -1
 
 
 class BookReset(msgspec.Struct, frozen=True, gc=False):

@@ -140,7 +140,7 @@ def test_a_level_off_the_grid_loses_the_book(levels):
     data = json.loads(venue.diff(2))
     data["data"]["b"] = levels
     lost, again = feed.received(json.dumps(data).encode(), 7)
-    assert "State the decimals" in lost.reason
+    assert "State those" in lost.reason
     assert isinstance(again, Fetch)
 
 

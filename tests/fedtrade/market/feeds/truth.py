@@ -18,7 +18,8 @@ MARKET = Market("test", "BTCUSDT", 2, 3)
 class Truth:
     """A random walk of a book of some levels a side; `books[i]` is the book after i moves."""
 
-    def __init__(self, seed, moves, market=MARKET):
+    def __init__(self, seed, moves, market=MARKET, single=False):
+        """`single`: every move is of one level, for venues that tell no more in a message."""
         rng = np.random.default_rng(seed)
         self.market = market
         middle = 6_000_000
@@ -26,7 +27,18 @@ class Truth:
         asks = {middle + i: int(rng.integers(1, 9_999)) for i in range(0, 40, 2)}
         self.books = [(dict(bids), dict(asks))]
         self.moves = []
-        for _ in range(moves):
+        for _ in range(moves if single else 0):
+            side, price = int(rng.integers(0, 2)), int(rng.integers(1, 40))
+            price = middle - price if side == 0 else middle + price
+            size = int(rng.integers(0, 3)) and int(rng.integers(1, 9_999))
+            moved = ({}, {})
+            moved[side][price] = size
+            (bids, asks)[side].update(moved[side])
+            if not size:
+                del (bids, asks)[side][price]
+            self.books.append((dict(bids), dict(asks)))
+            self.moves.append(moved)
+        for _ in range(0 if single else moves):
             middle += int(rng.integers(-6, 7))
             moved = ({}, {})
             for side, book, inside in ((0, bids, -1), (1, asks, 1)):
