@@ -243,7 +243,7 @@ def live(
     table = Table("chain", "version", "live hash", "ε", "nodes", box=box.SIMPLE_HEAD)
     for chain in Deployment.load(deployment).chains:
         with reader(chain.all_rpc_urls, chain.chain_id) as rpc:
-            model = ask(rpc, ModelRegistry(chain.model_registry).live())
+            model = ask(rpc, ModelRegistry(chain.registry).live())
         known = model.version > 0
         epsilon = f"{model.epsilon_micro / 1e6:.3f}" if known else ""
         count = len(chain.all_rpc_urls)

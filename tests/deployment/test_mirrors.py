@@ -20,7 +20,6 @@ from fedtrade.chain.conversation import ask
 from fedtrade.chain.mirrors import RegistryMirror
 from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.devnet.accounts import OPERATOR
-from fedtrade.devnet.hyperlane import link
 from fedtrade.protocol import publication_digest
 from fedtrade.venues.hyperlane import read_checkpoint
 from server.keys import CoordinatorKeys
@@ -162,7 +161,7 @@ poll_s = 0.05
 def scene(devnet, tmp_path_factory):
     folder = tmp_path_factory.mktemp("mirrors")
     members = [MemberKeys.create(folder / f"v{n}") for n in range(3)]
-    deployment = link(devnet, [m.address for m in members], 2)
+    deployment = devnet.link([m.address for m in members], 2)
     scene = Scene(devnet, deployment, folder, members)
     deployment.save(folder / "deployment.json")
     membership = Membership(scene.home.membership)

@@ -16,7 +16,6 @@ from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.chain.rpc import Rpc
 from fedtrade.devnet.accounts import GOVERNOR
 from fedtrade.devnet.deploy import send
-from fedtrade.devnet.hyperlane import link
 from fedtrade.errors import BadInput, Fault
 from fedtrade.venues.hyperlane import (
     ANNOUNCED,
@@ -123,7 +122,7 @@ class World:
 @pytest.fixture(scope="module")
 def linked(devnet):
     members = [MemberKeys.ephemeral() for _ in range(3)]
-    return devnet, link(devnet, [member.address for member in members], 2), members
+    return devnet, devnet.link([member.address for member in members], 2), members
 
 
 @pytest.fixture
