@@ -8,7 +8,7 @@ of them look in turn, in place of nine processes that poll.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from clients.keys import MemberKeys
 from clients.settings import HomeChainAt, ValidatorAt
 from clients.validator import Validator
 from fedtrade.chain.conversation import ask
+from fedtrade.chain.deployment import ChainDeployment
 from fedtrade.chain.mirrors import RegistryBeacon, RegistryMirror
 from fedtrade.chain.rpc import Rpc
 from fedtrade.devnet.net import Devnet
@@ -103,30 +104,35 @@ class Carriers:
         """
         begun, took = time.monotonic(), dict[str, float]()
         while len(took) < len(self._others):
-            if time.monotonic() - begun > WAIT_S:
-                raise Fault(f"a mirror does not follow: {self._relay.status_line()}")
+            self._in_time(begun)
             self.look()
-            told = self._told()
+            said = self._said_at_home()
             for chain in self._others:
-                if chain.name not in took and self._follows(chain.name, chain.registry, told):
+                if chain.name not in took and self._shown(chain) == said:
                     took[chain.name] = time.monotonic() - begun
-        while self.look():  # nothing stays on its way: the chains may change hands
-            if time.monotonic() - begun > WAIT_S:
-                raise Fault(f"the relayer does not finish: {self._relay.status_line()}")
+        while self.look():  # nothing stays on its way: who makes blocks may change now
+            self._in_time(begun)
         return took
 
-    def _told(self) -> tuple[object, int]:
-        """What a mirror should say: what the home chain says now, and up to which number."""
-        assert self._home.messages is not None
-        beacon = RegistryBeacon(str(self._home.messages.beacon))
-        now = ask(self._devnet.rpc(self._home.name), beacon.snapshot())
-        return (tuple(m.version for m in now.models), now.governed), now.sequence - 1
+    def _in_time(self, begun: float) -> None:
+        if time.monotonic() - begun > WAIT_S:
+            raise Fault(f"a mirror does not follow in {WAIT_S:.0f} s: {self._relay.status_line()}")
 
-    def _follows(self, name: str, mirror: str, told: tuple[object, int]) -> bool:
-        rpc, at = self._devnet.rpc(name), RegistryMirror(mirror)
-        listed = tuple(model.version for model in ask(rpc, at.listed()))
-        said = (listed, ask(rpc, at.parameters()).values)
-        return ask(rpc, at.state()).sequence > 0 and (said, told[1])[0] == told[0]
+    def _said_at_home(self) -> object:
+        """The versions that are live or wait, and the parameters in force."""
+        assert self._home.messages is not None
+        rpc, beacon = self._devnet.rpc(self._home.name), str(self._home.messages.beacon)
+        models = ask(rpc, RegistryBeacon(beacon).snapshot()).models
+        values = ask(rpc, RegistryMirror(self._home.parameters).parameters()).values
+        return [model.version for model in models], values
+
+    def _shown(self, chain: ChainDeployment) -> object:
+        """The same, as a mirror shows it; None before its first message."""
+        rpc, mirror = self._devnet.rpc(chain.name), RegistryMirror(chain.registry)
+        if not ask(rpc, mirror.state()).sequence:
+            return None
+        models = ask(rpc, mirror.listed())
+        return [model.version for model in models], ask(rpc, mirror.parameters()).values
 
     def close(self) -> None:
         """Let go of ledgers and nodes."""
@@ -141,8 +147,3 @@ class Carriers:
 
 def _location(folder: Path) -> str:
     return f"file://{(folder / 'checkpoints').resolve()}"
-
-
-def seconds_each(took: Mapping[str, float]) -> str:
-    """For a log: how long each mirror took."""
-    return ", ".join(f"{name} {seconds:.2f} s" for name, seconds in took.items())
