@@ -128,7 +128,9 @@ def run(out: Path, rounds: int | None, minutes: int, console: Console) -> Report
         progress("keys and simulated books", 1, 1)
     with stages.stage("chains") as progress:
         progress("three local chains, a consortium, two mirrors", 0, 1)
-        genesis = Genesis(start_s=CRASH_FROM_S - EARLIER_S)
+        genesis = Genesis(
+            start_s=CRASH_FROM_S - EARLIER_S, slippage_max_bps=trade.SAFE_LIMITS.slippage_max_bps
+        )
         devnet = Devnet.up(plans=trade.plans(price), genesis=genesis, seats=seats)
         progress("three local chains, a consortium, two mirrors", 1, 1)
     with devnet, ExitStack() as stack:

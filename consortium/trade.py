@@ -66,7 +66,12 @@ SAFE_LIMITS: Final = BreakerLimits(
     model_age_max_s=7 * 86_400,
     mirror_age_max_s=4 * 3_600,
 )
-"""What the owners allow on each chain; in force is the tighter of these and the governed ones."""
+"""What the owners allow on each chain; in force is the tighter of these and the governed ones.
+
+A sale in the 0.3 % pool gives up to 0.7 % less than the feed says: the fee, as much again by which
+arbitrage leaves the pool's price off, and what the feed itself may be off. With the default of 50 bps
+an agent that has to unwind there is refused for hours while the price falls.
+"""
 
 Progress = Callable[[str, int, int], None]
 

@@ -86,6 +86,8 @@ class Genesis:
     """Whole quote units on each side of the background LP's full range."""
     activation_delay_s: int = 30
     """Shorter than the default of the parameter: a rehearsal does not wait for a day."""
+    slippage_max_bps: int = 50
+    """Of a swap against the feed's price, fee included: it has to leave room for the pools' fees."""
     voting_s: int = 300
     """Of the governor: how long votes are taken; they begin, and what is passed waits, a fifth."""
     home: str = "aster"
@@ -104,7 +106,10 @@ class Genesis:
         return FoundingPlan(
             governance=how,
             seats=tuple(seats),
-            parameters={"activationDelayS": self.activation_delay_s},
+            parameters={
+                "activationDelayS": self.activation_delay_s,
+                "slippageMaxBps": self.slippage_max_bps,
+            },
         )
 
 
