@@ -404,6 +404,7 @@ class Execution:
             "model_sha256": self._sha256,
             "model": receipt.model if receipt else "",
             "actions": agent.actions if agent else 0,
+            "in_force": _in_force(agent) if agent else {},
             "waiting": [promise.action_id for promise in waiting],
             "equity_quote": receipt.equity_quote if receipt else None,
             "reason": receipt.reason if receipt else "",
@@ -413,6 +414,15 @@ class Execution:
             "nodes": trust_line(self._standings),
         }
         _replace(self.folder / "status.json", json.dumps(status, indent=1).encode() + b"\n")
+
+
+def _in_force(agent: Agent) -> dict[str, Any]:
+    """The limits that the next action is held against, and what the consortium says besides."""
+    if agent.world.stale is not None:
+        return {}
+    known = agent.world.parameters
+    said = {"paused": known.paused, "as_of_s": known.as_of_s, "mirrored": known.mirrored}
+    return {**said, "limits": asdict(agent.breakers.limits)}
 
 
 def _read_artifact(path: Path) -> bytes:
