@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Event
 from typing import Final
 
 from eth_utils.address import to_checksum_address
@@ -32,6 +31,7 @@ from fedtrade.chain.conversation import ask, read
 from fedtrade.chain.deployment import ChainDeployment, Deployment, MessagesAt
 from fedtrade.chain.mirrors import MirrorState, RegistryBeacon, RegistryMirror
 from fedtrade.chain.rpc import Rpc
+from fedtrade.console import Stop
 from fedtrade.errors import BadInput, Fault, Refusal, Stale, Unavailable
 from fedtrade.venues.codec import Call, quantity
 from fedtrade.venues.hyperlane import (
@@ -421,7 +421,7 @@ class Relay:
         self.close()
 
 
-def follow(relay: Relay, poll_s: float, stop: Event, say: Callable[[str], None]) -> None:
+def follow(relay: Relay, poll_s: float, stop: Stop, say: Callable[[str], None]) -> None:
     """Look, wait, look again, until `stop`; say where everything stands when that changes."""
     said = ""
     while not stop.is_set():

@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from threading import Event
 from typing import Annotated, Any, Final, Self
 
 from pydantic import Field
@@ -30,6 +29,7 @@ from fedtrade.chain.deployment import ChainDeployment, Deployment
 from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.chain.rpc import Rpc
 from fedtrade.chain.transacting import Receipt, transact
+from fedtrade.console import Stop
 from fedtrade.errors import FedtradeError, Refusal, Stale, Unavailable
 from fedtrade.journal import Journal
 from fedtrade.market.encoding import plain
@@ -164,7 +164,7 @@ class Steward:
             raise
         return Outcome(assessment, receipt)
 
-    def run(self, stop: Event, report: Callable[[Outcome | FedtradeError], None]) -> None:
+    def run(self, stop: Stop, report: Callable[[Outcome | FedtradeError], None]) -> None:
         """Look every `interval_s` until `stop` is set. What may pass is reported, a Fault is raised."""
         while not stop.is_set():
             try:
