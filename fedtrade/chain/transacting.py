@@ -148,7 +148,8 @@ def draft(
     if to is not None:
         body["to"] = to
     try:
-        gas = quantity(rpc.call("eth_estimateGas", body))
+        # Not on top of what waits in the node's pool: this one may be there to replace it.
+        gas = quantity(rpc.call("eth_estimateGas", body, "latest"))
     except NodeRefused as refused:
         raise explain(refused) from refused
     nonce, head = rpc.batch(
