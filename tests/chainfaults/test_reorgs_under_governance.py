@@ -31,7 +31,7 @@ from fedtrade.devnet.deploy import Genesis
 from fedtrade.errors import BadInput
 from fedtrade.venues.governance import ProposalState, Support
 
-pytestmark = [pytest.mark.chain, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.chain, pytest.mark.timeout(600)]
 
 DEEP: Final = 13
 SAMPLE: Final[tuple[tuple[int, How], ...]] = (
@@ -158,16 +158,18 @@ def test_a_command_that_was_killed_is_run_again(senate: Senate, depth: int) -> N
     s.chain.anvil.automine(False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transacting, "_await", lambda *_: 1 / 0)
-        for fee in (10**9, 10**9 + 10**7):  # the same bytes again; then others for the same nonce
-            for _ in range(2):
-                s.chain.anvil.set_base_fee(fee)
-                with pytest.raises(ZeroDivisionError):
-                    s.g.propose(drafted, first)
-    with Miner(s.chain.anvil, first.address):
-        while not s.g.proposals():
-            continue
-        with pytest.raises(BadInput, match="the same was proposed before"):
-            s.g.propose(drafted, first)
+        for tip in (10**9, 10**9, 10**9 + 10**7):  # the same bytes again; then others
+            patch.setattr(transacting, "TIP_WEI", tip)
+            with pytest.raises(ZeroDivisionError):
+                s.g.propose(drafted, first)
+    (waiting,) = s.chain.rpc.call("txpool_content")["pending"].values()
+    assert len(waiting) == 1  # one nonce
+    s.chain.anvil.mine()
+    with (
+        Miner(s.chain.anvil, first.address),
+        pytest.raises(BadInput, match="the same was proposed before"),
+    ):
+        s.g.propose(drafted, first)
     s.once(first.address, 1)
     s.later(FIFTH_S + 1)
     number = f"{drafted.id:064x}"
@@ -200,16 +202,16 @@ def test_a_command_that_was_killed_is_run_again(senate: Senate, depth: int) -> N
 
 def test_what_stands_and_stays_is_refused_as_done(senate: Senate) -> None:
     """Queued by somebody a moment ago: whoever comes later waits, and then is told."""
-    s, third = senate, member(senate.members[2])
+    s, fourth = senate, member(senate.members[3])
     number = s.passed(Change(parameters={"cohortMin": 5}))
     s.governance.queue(s.governance.find(number), s.outsider)
     s.chain.anvil.automine(False)
     with (
-        Miner(s.chain.anvil, third.address),
+        Miner(s.chain.anvil, fourth.address),
         pytest.raises(NotNow, match="is queued, so it cannot be queued"),
     ):
-        s.g.queue(s.g.find(number), third)
-    s.once(third.address, 0)
+        s.g.queue(s.g.find(number), fourth)
+    s.once(fourth.address, 0)
 
 
 def test_no_blocks_are_no_end(senate: Senate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,6 +233,16 @@ def test_no_blocks_are_no_end(senate: Senate, monkeypatch: pytest.MonkeyPatch) -
     s.once(first.address, 1)
 
 
+def until(s: Senate, thread: threading.Thread) -> None:
+    """Wait until a transaction lies in the pool."""
+    for _ in range(2_000):
+        assert thread.is_alive()
+        if s.chain.rpc.call("txpool_content")["pending"]:
+            return
+        thread.join(0.01)
+    raise AssertionError("nothing was sent")
+
+
 def test_one_that_comes_too_late_on_the_new_branch_says_so(senate: Senate) -> None:
     """The vote's block is replaced by later ones, after the end: it reverts, which is told at depth."""
     s, first, second = senate, *(member(keys) for keys in senate.members[:2])
@@ -250,12 +262,10 @@ def test_one_that_comes_too_late_on_the_new_branch_says_so(senate: Senate) -> No
 
     thread = threading.Thread(target=vote)
     thread.start()
-    while not s.chain.rpc.call("txpool_content")["pending"]:
-        assert thread.is_alive()
+    until(s, thread)
     s.chain.anvil.mine()
     s.chain.anvil.reorg(1)
-    while not s.chain.rpc.call("txpool_content")["pending"]:
-        assert thread.is_alive()  # it is sent again
+    until(s, thread)  # it is sent again
     s.chain.anvil.mine(s.chain.anvil.latest().timestamp_s + 2 * Genesis().voting_s)
     with Miner(s.chain.anvil, second.address):
         thread.join(60)
