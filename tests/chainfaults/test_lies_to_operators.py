@@ -13,9 +13,8 @@ import pytest
 from blocks import sent_by
 from lying import Proxy
 
-_TESTS = Path(__file__).parents[1]
-sys.path.insert(0, str(_TESTS / "fedtrade" / "chain"))
-sys.path.insert(0, str(_TESTS / "server"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "fedtrade" / "chain"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 
 from test_deploying import TRANSACTIONS, Ground
 from test_deploying import empty as empty  # fixtures

@@ -114,16 +114,16 @@ def agree(desk: Desk) -> dict[str, str]:
             break
     assert desk.stop() == 0
     me, rpc = desk.keys.address, desk.chain.rpc
-    mined: dict[str, list[bool]] = {}
+    mined: dict[tuple[str, str], list[bool]] = {}
     for tx in sent_by(rpc, me):
         good = receipt(desk, tx["hash"])["status"] == "0x1"
-        mined.setdefault(tx["input"], []).append(good)
+        mined.setdefault((tx["to"].lower(), tx["input"]), []).append(good)
     with sqlite3.connect(desk.folder / "run" / "transactions.sqlite") as db:
-        rows = db.execute("select action_id, data, state, reported from actions").fetchall()
+        rows = db.execute("select action_id, target, data, state, reported from actions").fetchall()
     db.close()
     ends = {}
-    for action_id, data, state, reported in rows:
-        times = mined.get(data, [])
+    for action_id, target, data, state, reported in rows:
+        times = mined.get((target.lower(), data), [])
         assert len(times) <= 1, f"{action_id} was mined {len(times)} times"
         if state in ("confirmed", "reverted"):
             assert times == [state == "confirmed"], action_id
@@ -140,7 +140,7 @@ def agree(desk: Desk) -> dict[str, str]:
     (known,) = Deployment.load(desk.folder / "deployment.json").chains
     if known.custody is not None:
         ((nonce,),) = ask(rpc, read([(known.custody.breaker, NEXT_NONCE, ())], "latest"))
-        assert nonce == sum(good for data, (good,) in mined.items() if data != "0x")
+        assert nonce == sum(good for (_, data), (good,) in mined.items() if data != "0x")
     assert len(desk.held().positions) <= 1
     replayed = desk.replay()
     assert (replayed.actions, replayed.unfinished) == (len(actions), 0)
@@ -229,5 +229,5 @@ def test_deeper_than_its_confirmations_it_stops_and_says_why(desk: Desk) -> None
     assert len(desk.records("receipt")) > decided
     assert desk.stop() == 0
     assert len(desk.held().positions) == 1
-    mined = [tx["input"] for tx in sent_by(desk.chain.rpc, desk.keys.address)]
+    mined = [(tx["to"], tx["input"]) for tx in sent_by(desk.chain.rpc, desk.keys.address)]
     assert len(mined) == len(set(mined))
