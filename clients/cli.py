@@ -200,7 +200,7 @@ def validate(settings: Settings = MEMBER_TOML) -> None:
     from clients.settings import MemberSettings
     from clients.validator import LEDGER_FILE, Validator, status_line
     from clients.validator import validate as follow
-    from fedtrade.chain.rpc import Rpc
+    from fedtrade.chain.quorum import reader
 
     _log_to_stderr()
     loaded = MemberSettings.load(settings)
@@ -210,7 +210,7 @@ def validate(settings: Settings = MEMBER_TOML) -> None:
     keys = MemberKeys.load(loaded.keys)
     ledger = loaded.folder / LEDGER_FILE
     with (
-        Rpc(loaded.home_chain.rpc_url) as rpc,
+        reader(loaded.home_chain.rpc_urls, loaded.home_chain.chain_id) as rpc,
         Validator(loaded.home_chain, loaded.validator, ledger, keys, rpc) as validator,
     ):
         at = validator.announce()

@@ -118,6 +118,20 @@ class KeyShared(Fault):
         self.got = got
 
 
+class Undone(Fault):
+    """The chain took back an action that counted as done."""
+
+    def __init__(self, action_id: str, outcome: str, block: int, confirmations: int) -> None:
+        super().__init__(
+            f"Action {action_id} was {outcome} in block {block}, {confirmations} deep, and the chain "
+            "has replaced that block: its reorganisations are deeper than the confirmations here. "
+            "Nothing more is sent. See whether the old transaction may still be mined, raise "
+            "confirmations, then start again: the agent goes on from what the chain has."
+        )
+        self.action_id = action_id
+        self.block = block
+
+
 class OffTime(Stale):
     """The newest block is too far off this machine's clock: one of the two is wrong."""
 
@@ -319,6 +333,10 @@ class Execution:
         assert self._agent is not None
         assert self._submitter is not None
         self._refuse_off_time(block.head)
+        if block.resynced and (lost := await self._submitter.undone(block.head)) is not None:
+            self._journal.append("note", {"undone": lost.action_id, "block": lost.block})
+            self._journal.sync()
+            raise Undone(lost.action_id, lost.state, lost.block, self._fees.confirmations)
         try:
             for event in block.events:
                 self._tell(event)

@@ -229,7 +229,12 @@ class Ingest:
         return [event for event in self._models if event.block <= block]
 
     def _forget_models(self, common: int) -> None:
-        """What the registry said after this block may not be so any more."""
+        """What the registry said after this block may not be so any more.
+
+        Where no head that was told is left, nobody knows how deep it goes: all is read anew.
+        """
+        if self._told and common < next(iter(self._told)):
+            common = -1
         self._models_to = max(self._chain.from_block - 1, min(self._models_to, common))
         self._models = [event for event in self._models if event.block <= common]
 

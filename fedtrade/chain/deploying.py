@@ -36,6 +36,7 @@ from fedtrade.chain.mirrors import (
 )
 from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.chain.plan import DeploymentPlan, FoundingPlan, MessagesPlan, SitePlan
+from fedtrade.chain.quorum import reader
 from fedtrade.chain.rpc import Rpc, from_hex
 from fedtrade.chain.steps import Attempt, Begun, Dropped, Mined, Steps
 from fedtrade.chain.transacting import (
@@ -287,7 +288,7 @@ def deploy(plan: DeploymentPlan, out: Path, signer: Signer, report: Report) -> D
         steps = stack.enter_context(Steps.open(steps_file, begun))
         deployers = {}
         for site in plan.chains:
-            rpc = stack.enter_context(Rpc(site.rpc_url))
+            rpc = stack.enter_context(reader(site.all_rpc_urls, site.chain_id))
             deployers[site.name] = Deployer(
                 rpc,
                 site.name,

@@ -11,6 +11,7 @@ import pytest
 from blocks import Miner, sent_by
 from office import SHA256, manifest, office
 
+from fedtrade.chain import transacting
 from fedtrade.chain.conversation import ask
 from fedtrade.chain.quorum import reader
 from server import publish
@@ -40,8 +41,8 @@ def at(chains: Any) -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks come every few milliseconds here."""
-    monkeypatch.setattr(publish, "RESEND_S", 0.05)
-    monkeypatch.setattr(publish, "POLL_MAX_S", 0.05)
+    monkeypatch.setattr(transacting, "RESEND_S", 0.05)
+    monkeypatch.setattr(transacting, "POLL_MAX_S", 0.05)
 
 
 @pytest.mark.parametrize("depth", range(1, DEEP))

@@ -54,6 +54,7 @@ class World:
     rpc: Rpc
     clock: Clock = field(default_factory=Clock)
     opened: list = field(default_factory=list)
+    final_block: str = "latest"
 
     @property
     def home(self):
@@ -72,7 +73,7 @@ class World:
             chain = HomeChainAt(
                 rpc_url=self.home.rpc_url,
                 chain_id=self.home.chain_id,
-                final_block="latest",
+                final_block=self.final_block,
                 membership=self.home.membership.lower(),
                 registry=self.home.model_registry.lower(),
             )
@@ -89,7 +90,7 @@ class World:
             keys=self.folder,
             deployment=path,
             storages=tuple(f"file://{self.folder}/v{n}" for n in range(3)),
-            final_block="latest",
+            final_block=self.final_block,
             poll_s=1.0,
             fees=more.pop("fees", FEES),
             **more,
