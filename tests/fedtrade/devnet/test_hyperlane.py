@@ -10,7 +10,6 @@ from fedtrade.chain.mirrors import RegistryBeacon, RegistryMirror, Snapshot
 from fedtrade.chain.rpc import NodeRefused
 from fedtrade.devnet.accounts import GOVERNOR, NOISE_TRADER
 from fedtrade.devnet.deploy import send
-from fedtrade.devnet.hyperlane import link
 from fedtrade.venues.codec import Call, Function
 from fedtrade.venues.hyperlane import (
     ANNOUNCE,
@@ -41,7 +40,7 @@ QUOTE_DISPATCH = Function("quoteDispatch(uint32,bytes32,bytes)", "(uint256)")
 @pytest.fixture(scope="module")
 def linked(devnet):
     """Home, one other chain, and what connects them; validators are keys of this test."""
-    deployment = link(devnet, [key.address for key in KEYS], 2)
+    deployment = devnet.link([key.address for key in KEYS], 2)
     return deployment, devnet
 
 
