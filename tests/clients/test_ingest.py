@@ -252,6 +252,23 @@ def test_what_governs_is_told_where_it_changes_and_an_interim_lapses_without_a_l
     talk(chain, conversation)
 
 
+def test_of_a_mirror_each_renewal_is_told(chain: Any) -> None:
+    """The store in a mirror's place: what it knows is renewed with every block."""
+    follower = chain.deployment.model_copy(update={"consortium": None})
+
+    async def run() -> None:
+        async with Node(follower.ws_url) as node:
+            ingest, world = Ingest(follower, NOBODY), world_of(chain)
+            tell(world, await ingest.open(node))
+            assert world.parameters.mirrored
+            for _ in range(2):
+                chain.anvil.mine(chain.anvil.latest().timestamp_s + 10)
+                await until(ingest, node, chain, world)
+                assert world.parameters.as_of_s == world.head.timestamp_s
+
+    asyncio.run(run())
+
+
 def test_an_address_that_is_no_store_is_a_sentence(chain: Any) -> None:
     async def run(parameters: str) -> None:
         other = chain.deployment.model_copy(update={"parameters": parameters})

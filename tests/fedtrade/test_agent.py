@@ -520,6 +520,24 @@ def test_a_level_that_a_vote_lowers_below_the_loss_trips_at_the_next_decision() 
     assert not play.market.positions
 
 
+@pytest.mark.parametrize("vote", [{"action_notional_max": 2_000}, {"slippage_max_bps": 15}])
+def test_what_is_sold_at_unwind_obeys_too(vote: dict[str, int]) -> None:
+    """In pieces of one action's size, and no swap worse than the vote allows."""
+    play = Play()
+    play.churn(6)
+    play.step(None, play.market.parameters(**vote))
+    crash(play, 0.12)
+    play.churn(10)
+    sells = [a for a in play.actions if isinstance(a, SwapExactInput) and a.sell_token0]
+    assert len(sells) > 1
+    price = play.market.price
+    for sold in sells:
+        worth = sold.amount_in / 1e18 * price
+        assert worth <= 1.01 * vote.get("action_notional_max", 100_000)
+        if "slippage_max_bps" in vote:
+            assert sold.amount_out_min / 1e6 >= 0.997 * worth
+
+
 def test_a_model_that_a_vote_makes_too_old_adds_nothing() -> None:
     play = Play(published=None)
     play.tell(published(1, SHA, T0 - 100_000))
@@ -545,9 +563,12 @@ def test_while_all_is_paused_nothing_is_added_and_getting_out_goes_on() -> None:
     play.step(None, market.parameters())
     adding = replace(play.actions[0], deadline_s=market.now_s + 60)
     assert "paused" in play.agent.permit(adding)
+    price = market.price
+    for n in range(1, 4):  # out of its range, which it would follow
+        play.step(price * (1 + 0.006 * n))
     play.churn(30)
     assert len(play.actions) == before
-    crash(play, 0.05)
+    crash(play, 0.09)
     play.churn(5)
     assert not market.positions
     assert not any(a.adds_risk for a in play.actions[before:])

@@ -151,6 +151,10 @@ def test_a_reorganisation_forgets_everything_that_may_be_undone() -> None:
         tell(world, Reorganised(10))
     assert isinstance(world.stale, Reorganisation)
     assert world.models.live(10**9) is None
+    world.apply(replace(START, block=11))
+    for part in ("head", "oracle", "holdings", "parameters"):
+        with pytest.raises(NotYetKnown):
+            getattr(world, part)
     heal(world, 11)
     assert world.stale is None
 
