@@ -204,13 +204,14 @@ def test_what_stands_and_stays_is_refused_as_done(senate: Senate) -> None:
     """Queued by somebody a moment ago: whoever comes later waits, and then is told."""
     s, fourth = senate, member(senate.members[3])
     number = s.passed(Change(parameters={"cohortMin": 5}))
-    s.governance.queue(s.governance.find(number), s.outsider)
+    block = s.governance.queue(s.governance.find(number), s.outsider).block
     s.chain.anvil.automine(False)
     with (
         Miner(s.chain.anvil, fourth.address),
         pytest.raises(NotNow, match="is queued, so it cannot be queued"),
     ):
         s.g.queue(s.g.find(number), fourth)
+    assert s.chain.anvil.latest().number - block + 1 >= DEEP
     s.once(fourth.address, 0)
 
 
