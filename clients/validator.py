@@ -3,7 +3,7 @@
 The mirrors on other chains believe a message when a threshold of validators has signed the
 checkpoint of its leaf (`fedtrade/venues/hyperlane.py`). A validator therefore
 
-* reads its own node, and only up to the block that it calls final;
+* reads its own node, or several that must agree, and only up to the block that they call final;
 * builds the tree itself and signs nothing unless the contract has the same count and root there, so
   that a node which leaves out or adds a log is noticed;
 * signs one checkpoint an index, for ever: which one stands in `validator.jsonl` (`clients/ledger.py`:

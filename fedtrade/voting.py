@@ -35,7 +35,8 @@ HELP: Final = (
     "has passed, and **execute**s it when its delay is over. **show** says where each proposal "
     "stands, **parameters** what is in force. A guardian may **cancel**, **pause**, **tighten**, "
     "**veto** and **revoke** at once. Whatever the rules forbid is refused before any gas is "
-    "paid."
+    "paid. A command ends when what it did is as deep as the deployment's `confirmations` say; "
+    "one that was interrupted can be run again, and does nothing twice."
 )
 
 
