@@ -61,6 +61,16 @@ contract ConsortiumGovernorTest is GovernanceFixture {
         s.quorumBps = 10_001;
         vm.expectRevert(quorumOutOfRange(10_001));
         new ConsortiumGovernor(membership, timelock, s, guardian);
+
+        s = ConsortiumGovernor.Settings(30 days, 30 days, 30 days, 10_000);
+        governor = new ConsortiumGovernor(membership, timelock, s, guardian);
+        assertEq(governor.votingDelay(), 30 days);
+        assertEq(governor.votingPeriod(), 30 days);
+        assertEq(governor.quorumNumerator(), 10_000);
+        s = ConsortiumGovernor.Settings(0, 60, 60, 3_334);
+        governor = new ConsortiumGovernor(membership, timelock, s, guardian);
+        assertEq(governor.votingPeriod(), 60);
+        assertEq(governor.quorumNumerator(), 3_334);
     }
 
     /* propose */
