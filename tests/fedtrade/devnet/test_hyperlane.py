@@ -156,6 +156,7 @@ def test_our_tree_is_the_contracts(ends):
 def test_any_two_of_three_suffice(ends, pair):
     message, checkpoint = ends.post()
     ends.process(message, metadata(checkpoint, signatures(checkpoint, *(KEYS[i] for i in pair))))
+    assert ask(ends.away_rpc, ends.mirror.state()).sequence == 1
 
 
 def test_forged_proofs_are_refused(ends):
