@@ -40,6 +40,7 @@ from fedtrade.parameters import PrivacyParameters
 from fedtrade.privacy.transcript import MAGIC, verify_file
 from server.app import make_app as make_coordinator
 from server.operation import Operation
+from server.release import Exchange
 from server.settings import CoordinatorSettings
 
 MEMBERS: Final = 5
@@ -230,7 +231,11 @@ def over_messages_in_process(made: LocalDeployment) -> dict[str, Any]:
     settings = CoordinatorSettings.load(made.folder / COORDINATOR / "coordinator.toml")
     begin = time.monotonic()
     with Operation(settings, lambda *_: None) as operation:
-        run_in_process(make_coordinator(lambda ask: operation.drive(ask) and None, 120.0), grid)
+
+        def drive(exchange: Exchange) -> None:
+            operation.drive(exchange)
+
+        run_in_process(make_coordinator(drive, 120.0), grid)
     took_s = time.monotonic() - begin
     for desk in desks:
         desk.close()

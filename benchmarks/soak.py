@@ -42,6 +42,7 @@ from consortium.rehearsal import SMALL, rehearse, small_base
 from fedtrade import artifact
 from fedtrade.agent import Agent, AgentSettings
 from fedtrade.errors import Fault
+from fedtrade.governed import Governed
 from fedtrade.journal import Journal
 from fedtrade.market.actions import Action, ProvideLiquidity, SwapExactInput, WithdrawLiquidity
 from fedtrade.market.events import (
@@ -53,6 +54,7 @@ from fedtrade.market.events import (
     LiquidityChanged,
     ModelPublished,
     OracleUpdated,
+    ParametersSeen,
     PoolSnapshot,
     PositionHeld,
     Reorganised,
@@ -198,7 +200,8 @@ class Market:
         return [BarClosed(s, 3600, price, price * 1.004, price * 0.998, price, 2e6) for s in starts]
 
     def state(self) -> list[Event]:
-        return [self.pool.snapshot(self.number), self.holdings(), self.oracle()]
+        governed = ParametersSeen(self.number, Governed().values, False, self.now_s, False)
+        return [self.pool.snapshot(self.number), self.holdings(), self.oracle(), governed]
 
     def oracle(self) -> Event:
         answer = round(KEY.price(self.pool.sqrt_price_x96) * 1e8)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fedtrade.console import leave_cleanly
+from fedtrade.console import Stop, leave_cleanly
 from fedtrade.errors import BadInput
 from fedtrade.voting import group, voting
 
@@ -196,26 +196,21 @@ def validate(settings: Settings = MEMBER_TOML) -> None:
     up, never put an older copy back. If the chain ever shows a second message for an index that was
     signed, it stops with exit code 4 and signs nothing more.
     """
-    import signal
-    import threading
-
     from clients.keys import MemberKeys
     from clients.settings import MemberSettings
     from clients.validator import LEDGER_FILE, Validator, status_line
     from clients.validator import validate as follow
-    from fedtrade.chain.rpc import Rpc
+    from fedtrade.chain.quorum import reader
 
     _log_to_stderr()
     loaded = MemberSettings.load(settings)
     if loaded.validator is None or loaded.home_chain is None:
         raise BadInput(str(settings), "validator or home_chain: the section is missing", "Add it")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = Stop.on_signals()
     keys = MemberKeys.load(loaded.keys)
     ledger = loaded.folder / LEDGER_FILE
     with (
-        Rpc(loaded.home_chain.rpc_url) as rpc,
+        reader(loaded.home_chain.rpc_urls, loaded.home_chain.chain_id) as rpc,
         Validator(loaded.home_chain, loaded.validator, ledger, keys, rpc) as validator,
     ):
         at = validator.announce()
@@ -377,15 +372,10 @@ def _serve(settings: MemberSettings) -> None:
 
 
 def _run_supernode(settings: Path) -> None:
-    import signal
-    import threading
-
     from clients.supernode import SuperNode
     from fedtrade.errors import Unavailable
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = Stop.on_signals()
     with SuperNode.start(settings) as node:
         typer.echo(f"SuperNode started; its log: {node.log}", err=True)
         while not stop.wait(1.0):

@@ -43,7 +43,7 @@ threshold = 2                   # so many of them sign together
 # agent = "0x<40 hex digits>"   # leave out for the key in `keys`; a co-owner or guardian names it
 guardian = "0x<40 hex digits>"  # may halt the agent and nothing else; leave out for nobody
 parameters = "0x<40 hex digits>"  # ParameterStore of the home chain, RegistryMirror elsewhere
-# models = "0x<40 hex digits>"  # leave out for the model registry of the deployment file
+# models = "0x<40 hex digits>"  # leave out for the registry of the deployment file
 
 [limits]                        # yours; in force is the tighter of each and the consortium's
 action_notional_max = 100000    # most that one order sends out, in whole units of the quote
@@ -99,7 +99,7 @@ class CustodySettings(Strict):
             agent=self.agent or key,
             guardian=self.guardian,
             parameters=self.parameters,
-            models=self.models or self.chain_deployment().model_registry,
+            models=self.models or self.chain_deployment().registry,
             limits=BreakerLimits(**self.limits.model_dump()),
         )
 

@@ -118,6 +118,20 @@ class KeyShared(Fault):
         self.got = got
 
 
+class Undone(Fault):
+    """The chain took back an action that counted as done."""
+
+    def __init__(self, action_id: str, outcome: str, block: int, confirmations: int) -> None:
+        super().__init__(
+            f"Action {action_id} was {outcome} in block {block}, {confirmations} deep, and the chain "
+            "has replaced that block: its reorganisations are deeper than the confirmations here. "
+            "Nothing more is sent. See whether the old transaction may still be mined, raise "
+            "confirmations, then start again: the agent goes on from what the chain has."
+        )
+        self.action_id = action_id
+        self.block = block
+
+
 class OffTime(Stale):
     """The newest block is too far off this machine's clock: one of the two is wrong."""
 
@@ -319,6 +333,10 @@ class Execution:
         assert self._agent is not None
         assert self._submitter is not None
         self._refuse_off_time(block.head)
+        if block.resynced and (lost := await self._submitter.undone(block.head)) is not None:
+            self._journal.append("note", {"undone": lost.action_id, "block": lost.block})
+            self._journal.sync()
+            raise Undone(lost.action_id, lost.state, lost.block, self._fees.confirmations)
         try:
             for event in block.events:
                 self._tell(event)
@@ -404,6 +422,7 @@ class Execution:
             "model_sha256": self._sha256,
             "model": receipt.model if receipt else "",
             "actions": agent.actions if agent else 0,
+            "in_force": _in_force(agent) if agent else {},
             "waiting": [promise.action_id for promise in waiting],
             "equity_quote": receipt.equity_quote if receipt else None,
             "reason": receipt.reason if receipt else "",
@@ -413,6 +432,15 @@ class Execution:
             "nodes": trust_line(self._standings),
         }
         _replace(self.folder / "status.json", json.dumps(status, indent=1).encode() + b"\n")
+
+
+def _in_force(agent: Agent) -> dict[str, Any]:
+    """The limits that the next action is held against, and what the consortium says besides."""
+    if agent.world.stale is not None:
+        return {}
+    known = agent.world.parameters
+    said = {"paused": known.paused, "as_of_s": known.as_of_s, "mirrored": known.mirrored}
+    return {**said, "limits": asdict(agent.breakers.limits)}
 
 
 def _read_artifact(path: Path) -> bytes:

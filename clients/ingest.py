@@ -3,13 +3,16 @@
 The line is to one node, or to several that must agree (`nodes.py`); nothing here differs.
 
 The node announces heads; for each, the logs of exactly that block (asked for by its hash) are read,
-decoded and given before the head, so a block is either told whole or not at all. A head that does
+decoded and given before the head, so a block is either told whole or not at all. The governed
+parameters are asked for at each head, too, and told where they have changed: a steward's term ends
+by time alone, and neither store nor mirror says so in a log. A head that does
 not follow the last one (a gap after a reconnect, a reorganisation, a silent replacement) makes a
 *resync*, which is also how everything starts:
 
     Reorganised(last common block)                        forget
     Swapped… Head  for each block missed, oldest first    bars have no hole; nothing is decided
-    PoolSnapshot, Holdings, OracleUpdated, ModelPublished…, ModelRevoked…   all at the newest block
+    PoolSnapshot, Holdings, OracleUpdated, ParametersSeen, ModelPublished…, ModelRevoked…
+                                                          all at the newest block
     Head                                                  decide
 
 Parent hashes are checked here and again in `World`; nodes tend to send no notice when they replace
@@ -18,6 +21,7 @@ blocks. All reads of a resync name one block, whose hash is compared before and 
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +31,7 @@ from clients.node import Line, NodeRefused
 from fedtrade.chain.agreement import head_from
 from fedtrade.chain.conversation import Conversation, ask_async
 from fedtrade.chain.deployment import ChainDeployment
+from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.chain.pools import holdings, oracle_answer, pool_snapshot
 from fedtrade.errors import BadInput, Fault, Stale
 from fedtrade.market.events import (
@@ -35,6 +40,7 @@ from fedtrade.market.events import (
     Holdings,
     ModelPublished,
     ModelRevoked,
+    ParametersSeen,
     Reorganised,
     Swapped,
 )
@@ -67,11 +73,16 @@ class WrongChain(BadInput):
 
 
 class NeverStill(Stale):
-    """Blocks were replaced under every attempt to read a whole state."""
+    """No attempt to read a whole state succeeded: blocks were replaced, or a contract refused."""
 
-    def __init__(self, tries: int) -> None:
-        super().__init__(f"The chain moved under {tries} snapshots. Try again when it is calmer.")
+    def __init__(self, tries: int, refused: str) -> None:
+        told = f"; the node said last: {refused}" if refused else ""
+        super().__init__(
+            f"The chain moved under {tries} snapshots, or a contract is not the one that the "
+            f"deployment file names{told}. Check that file, or try again when the chain is calmer."
+        )
         self.tries = tries
+        self.refused = refused
 
 
 class AwayTooLong(Fault):
@@ -120,6 +131,8 @@ class Ingest:
         self._told: OrderedDict[int, Head] = OrderedDict()
         self._models: list[ModelPublished | ModelRevoked] = []
         self._models_to = chain.from_block - 1  # the registry was read up to here
+        self._parameters: ParametersSeen | None = None
+        """As told last."""
         self._filter = {
             "address": [chain.pool, chain.price_feed, chain.registry],
             "topics": [list(TOPICS)],
@@ -148,14 +161,22 @@ class Ingest:
         if last is None or (head.number, head.parent_hash) != (last.number + 1, last.hash):
             return await self.resync(node)
         try:
-            logs = await node.call("eth_getLogs", {**self._filter, "blockHash": head.hash})
+            logs, seen = await asyncio.gather(
+                node.call("eth_getLogs", {**self._filter, "blockHash": head.hash}),
+                self.parameters(node, head.number),
+            )
         except NodeRefused:
             return await self.resync(node)  # the block is not there any more
         self._remember(head)
-        return Block(tuple(self._decode(_listed(logs))), head, False)
+        events = self._decode(_listed(logs))
+        if self._parameters is None or _said(seen) != _said(self._parameters):
+            events.append(seen)
+            self._parameters = seen
+        return Block(tuple(events), head, False)
 
     async def resync(self, node: Line) -> Block:
         """Read back what was missed and the whole state at the newest block."""
+        last_refusal = ""
         for _ in range(RESYNC_TRIES):
             common = await self._common_block(node)
             newest = head_of(await node.call("eth_getBlockByNumber", "latest", False))
@@ -164,7 +185,8 @@ class Ingest:
                 missed = await self._missed(node, common, newest)
                 state = await self._state(node, newest.number)
                 again = await node.call("eth_getBlockByNumber", hex(newest.number), False)
-            except NodeRefused:
+            except NodeRefused as refused:
+                last_refusal = refused.reason
                 continue  # a block went away between the questions
             if again is None or field(again, "hash") != newest.hash:
                 continue
@@ -174,15 +196,24 @@ class Ingest:
                 if isinstance(event, Head):
                     self._remember(event)
             self._remember(newest)
+            self._parameters = next(e for e in state if isinstance(e, ParametersSeen))
             self._since = None
             return Block((Reorganised(common), *missed, *state), newest, True)
-        raise NeverStill(RESYNC_TRIES)
+        raise NeverStill(RESYNC_TRIES, last_refusal)
 
     async def holdings(self, node: Line, block: int) -> Holdings:
         """What the account has at a block."""
         chain = self._chain
         return await ask_async(
             node, holdings(chain.pool_key(), chain.position_manager, self._account, block)
+        )
+
+    async def parameters(self, node: Line, block: int) -> ParametersSeen:
+        """What governs here at a block. Raises NothingMirrored, and a Refusal for what cannot be."""
+        store = ParameterStore(self._chain.parameters)
+        known = await ask_async(node, store.parameters(block))
+        return ParametersSeen(
+            block, known.governed.values, known.paused, known.as_of_s, self._chain.follows
         )
 
     async def models(self, node: Line, block: int) -> list[Event]:
@@ -198,7 +229,12 @@ class Ingest:
         return [event for event in self._models if event.block <= block]
 
     def _forget_models(self, common: int) -> None:
-        """What the registry said after this block may not be so any more."""
+        """What the registry said after this block may not be so any more.
+
+        Where no head that was told is left, nobody knows how deep it goes: all is read anew.
+        """
+        if self._told and common < next(iter(self._told)):
+            common = -1
         self._models_to = max(self._chain.from_block - 1, min(self._models_to, common))
         self._models = [event for event in self._models if event.block <= common]
 
@@ -208,6 +244,7 @@ class Ingest:
             await ask_async(node, pool_snapshot(chain.pool_key(), block)),
             await self.holdings(node, block),
             await ask_async(node, oracle_answer(chain.price_feed, chain.feed_decimals, block)),
+            await self.parameters(node, block),
             *await self.models(node, block),
         ]
 
@@ -280,6 +317,11 @@ def head_of(raw: object) -> Head:
         raise Fault(
             f"The node sent a head that is none ({type(error).__name__}). Use another node."
         ) from error
+
+
+def _said(seen: ParametersSeen) -> tuple[object, ...]:
+    """What is news in it: on the home chain, time going on is none."""
+    return seen.values, seen.paused, seen.as_of_s if seen.mirrored else 0
 
 
 def _heads(numbers: range) -> Conversation[list[Head]]:

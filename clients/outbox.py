@@ -37,6 +37,8 @@ TABLE: Final[Mapping[State, frozenset[State]]] = {
     "dropped": frozenset(),
     "refused": frozenset(),
 }
+UNDONE: Final = "undone"
+"""Noted of an end that the chain took back, deeper than its confirmations."""
 ENDS: Final = frozenset(state for state, after in TABLE.items() if not after)
 
 _SCHEMA: Final = """
@@ -171,6 +173,24 @@ class Outbox:
         return self._promises(
             "where reported = 0 and state in ('confirmed', 'reverted', 'dropped', 'refused')"
         )
+
+    def ended_after(self, block: int) -> list[tuple[Promise, list[str]]]:
+        """Promises that a transaction in a later block has ended, with the hashes it may have."""
+        ended = self._promises(
+            "where block > ? and note != ? and"
+            " (state in ('confirmed', 'reverted') or (state = 'dropped' and gas_wei != '0'))",
+            block,
+            UNDONE,
+        )
+        asked = "select hash from transactions where action_id = ? and fate = ?"
+        return [
+            (one, [h for (h,) in self._db.execute(asked, (one.action_id, one.state))])
+            for one in ended
+        ]
+
+    def note_undone(self, action_id: str) -> None:
+        """The chain has replaced the block in which this action ended; that is told once."""
+        self._db.execute("update actions set note = ? where action_id = ?", (UNDONE, action_id))
 
     def attempts(self, action_id: str) -> list[Attempt]:
         """Signed transactions of an action that may still be mined, oldest first."""

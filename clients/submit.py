@@ -39,6 +39,9 @@ GAS_MAX: Final = 10_000_000
 STEPS_MAX: Final = 8
 """Steps that one promise may take at one head; the longest honest way is four."""
 
+LOOKED_BACK_BLOCKS: Final = 128
+"""Ends in blocks as new as this are looked at again after a resync; nothing deeper is replaced."""
+
 _ALREADY: Final = ("already known", "already imported", "known transaction")
 _USED: Final = ("nonce too low", "nonce is too low", "invalid nonce")
 _CHEAP: Final = ("underpriced",)
@@ -132,6 +135,16 @@ class Submitter:
         """The caller has made the end of this action durable."""
         self._at("report")
         self._outbox.reported(action_id)
+
+    async def undone(self, head: Head) -> Promise | None:
+        """An action whose end the chain does not have any more, deeper than its confirmations."""
+        for promise, hashes in self._outbox.ended_after(head.number - LOOKED_BACK_BLOCKS):
+            found = [await self.rpc.call("eth_getTransactionReceipt", name) for name in hashes]
+            told = [quantity(field(one, "status")) == 1 for one in found if one is not None]
+            if not told or (promise.state != "dropped" and told != [promise.state == "confirmed"]):
+                self._outbox.note_undone(promise.action_id)
+                return promise
+        return None
 
     async def advance(self, head: Head) -> list[ActionSettled]:
         """Take every promise as far as it goes now; gives the ends that nobody was told yet."""

@@ -3,7 +3,7 @@
 The mirrors on other chains believe a message when a threshold of validators has signed the
 checkpoint of its leaf (`fedtrade/venues/hyperlane.py`). A validator therefore
 
-* reads its own node, and only up to the block that it calls final;
+* reads its own node, or several that must agree, and only up to the block that they call final;
 * builds the tree itself and signs nothing unless the contract has the same count and root there, so
   that a node which leaves out or adds a log is noticed;
 * signs one checkpoint an index, for ever: which one stands in `validator.jsonl` (`clients/ledger.py`:
@@ -20,13 +20,13 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event
 from typing import Any, Final, Protocol
 
 from clients.ledger import Ledger
 from clients.settings import HomeChainAt, ValidatorAt
 from fedtrade.chain.conversation import Conversation, ask, read
 from fedtrade.chain.rpc import NodeRefused, Rpc
+from fedtrade.console import Stop
 from fedtrade.errors import Fault, Stale, Unavailable
 from fedtrade.venues.codec import field, place_of, quantity
 from fedtrade.venues.hyperlane import (
@@ -308,7 +308,7 @@ class Validator:
         self.close()
 
 
-def validate(validator: Validator, poll_s: float, stop: Event, say: Callable[[str], None]) -> None:
+def validate(validator: Validator, poll_s: float, stop: Stop, say: Callable[[str], None]) -> None:
     """Look, sign, wait, until `stop`. What can pass is waited out; an Equivocation is not."""
     wait_s, lost = poll_s, False
     while not stop.is_set():

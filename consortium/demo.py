@@ -1,8 +1,9 @@
 """The main job, end to end: `fedtrade demo`.
 
 Three local chains with real Uniswap v3; eight members who train one model on private positions and
-show nobody a number of them; a published hash that each of them has recomputed; three agents who
-accept only that model and go through a recorded crash with it; and a report.
+show nobody a number of them; a hash that each of them has recomputed, published on the home chain and
+carried to the mirrors on the others; a proposal that tightens a limit everywhere; three agents who
+act through Safes, accept only that model, and go through a recorded crash with it; and a report.
 
 What is simulated is said in `STANDINS`, in the report and in summary.json.
 """
@@ -15,7 +16,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from consortium import learn, tell, trade
+from consortium.carriers import Carriers, Vouching
 from consortium.crash import MarketSettings
+from consortium.govern import decide, pass_until
+from consortium.tell_governance import tell_governance
 from fedtrade.dashboard import Report, render, summary_table
 from fedtrade.devnet.deploy import Genesis
 from fedtrade.devnet.net import Devnet
@@ -38,7 +42,8 @@ CRASH_FROM_S: Final = 1_749_758_400
 """2025-06-12 20:00 UTC, four hours before the fall of 13 June 2025."""
 CRASH_MINUTES: Final = 600
 EARLIER_S: Final = 3_600
-"""The chains begin this long before the crash window: time for seats, rounds and publication."""
+"""The chains begin this long before the crash window: time for rounds, publication and a vote."""
+GAS_MONEY_WEI: Final = 10**20
 VOLUME_SCALE: Final = 0.001
 SEED: Final = 20250613
 
@@ -57,6 +62,10 @@ PARAMETERS: Final = PrivacyParameters(
     beta2=DEFAULTS.optimiser.beta2,
 )
 
+TIGHTENED: Final = {"epochNotionalMax": 2_000_000}
+"""What the members decide before the crash: the most that an agent's orders of a day send out."""
+WHY: Final = "Before the weekend: no Safe sends out more than two million a day"
+
 STANDINS: Final = (
     STANDIN,
     "the price feed has one operator in place of an oracle committee",
@@ -65,7 +74,10 @@ STANDINS: Final = (
     f"noise traders trade {VOLUME_SCALE:.1%} of the recorded volume in random directions",
     "the pools' other liquidity is one full-range position: a concentrated range earns more here "
     "than it would among concentrated rivals",
-    "all members, helpers and the coordinator share one process; the agents have their own",
+    "all members, helpers, the coordinator, the members' validators and the relayer share one "
+    "process; the agents have their own",
+    "members vote by a script, and the chains' clocks are moved on instead of waiting for a vote",
+    "each Safe belongs to three members whose keys lie on this machine",
 )
 
 
@@ -109,25 +121,41 @@ def run(out: Path, rounds: int | None, minutes: int, console: Console) -> Report
     trade.clear(out)
     stages = Stages(console)
     price = float(window.open[0])
+    with stages.stage("members") as progress:
+        progress("keys and simulated books", 0, 1)
+        books, coordinator, seats = learn.found(out, SEED, parameters.helpers)
+        members = [book.party.keys for book in books]
+        progress("keys and simulated books", 1, 1)
     with stages.stage("chains") as progress:
-        progress("three local chains with Uniswap v3", 0, 1)
-        devnet = Devnet.up(
-            plans=trade.plans(price), genesis=Genesis(start_s=CRASH_FROM_S - EARLIER_S)
+        progress("three local chains, a consortium, two mirrors", 0, 1)
+        genesis = Genesis(
+            start_s=CRASH_FROM_S - EARLIER_S, slippage_max_bps=trade.SAFE_LIMITS.slippage_max_bps
         )
-        progress("three local chains with Uniswap v3", 1, 1)
-    with devnet:
+        devnet = Devnet.up(plans=trade.plans(price), genesis=genesis, seats=seats)
+        progress("three local chains, a consortium, two mirrors", 1, 1)
+    with devnet, ExitStack() as stack:
+        home = devnet.deployment.home
+        for address in (coordinator.address, *(member.address for member in members)):
+            devnet.fund(home, address, native_wei=GAS_MONEY_WEI)
         base = base_artifact(DEMO_HIDDEN, DEMO_SEED, standins=(STANDIN,))
-        with stages.stage("members") as progress:
-            progress("keys, seats and simulated books", 0, 1)
-            books, coordinator = learn.found(out, devnet, SEED, parameters.helpers)
-            progress("keys, seats and simulated books", 1, 1)
         with stages.stage("training") as progress:
             trained = learn.train(out, devnet, books, coordinator, parameters, base, progress)
         with stages.stage("judging") as progress:
             artifact = trained.finished.artifact
             judged = learn.judge(books, base, artifact, parameters, SEED, progress)
-        for chain in devnet.deployment.chains:  # the activation delay, and on to the window
-            devnet.mine(chain.name, CRASH_FROM_S - 60)
+        with stages.stage("governance") as progress:
+            progress("mirrors, a proposal, Safes", 0, 4)
+            vouching = [Vouching(book.party.keys, book.party.folder) for book in books]
+            carriers = stack.enter_context(Carriers(out, devnet, vouching))
+            model_seconds = carriers.carry()
+            progress("mirrors, a proposal, Safes", 1, 4)
+            decided = decide(devnet, members, TIGHTENED, WHY)
+            progress("mirrors, a proposal, Safes", 2, 4)
+            parameters_seconds = carriers.carry()
+            progress("mirrors, a proposal, Safes", 3, 4)
+            trade.set_up_safes(out, devnet, members[: trade.OWNERS])
+            progress("mirrors, a proposal, Safes", 4, 4)
+        pass_until(devnet, CRASH_FROM_S - 60)
         registries = tell.check_hashes(devnet, trained.finished.artifact_sha256)
         with stages.stage("crash") as progress:
             history = (
@@ -137,14 +165,16 @@ def run(out: Path, rounds: int | None, minutes: int, console: Console) -> Report
             path = out / "model" / "artifact.safetensors"
             with trade.open_floor(out, devnet, path, history, VOLUME_SCALE) as floor:
                 settings = MarketSettings(volume_scale=VOLUME_SCALE)
-                traded = trade.replay_crash(floor, devnet, window, settings, SEED, progress)
+                traded = trade.replay_crash(
+                    floor, devnet, window, settings, SEED, carriers, progress
+                )
         with stages.stage("report") as progress:
             chains = []
             names = [chain.name for chain in devnet.deployment.chains]
             for place, name in enumerate(names):
                 progress("replaying journals, checking chains", place, len(names))
                 known, told = devnet.deployment.chain(name), tell.read_journal(traded.folders[name])
-                tell.check_halt(told, known, devnet.rpc(name), traded.accounts[name])
+                tell.check_halt(told, known, devnet.rpc(name), traded.keys[name])
                 chains.append(tell.tell_chain(known, traded.series[name], told, registries[name]))
             progress("replaying journals, checking chains", len(names), len(names))
             seconds = dict(stages.seconds)
@@ -164,6 +194,9 @@ def run(out: Path, rounds: int | None, minutes: int, console: Console) -> Report
                     tell.SYMBOL: tell.forecasts(artifact, CRASH_FROM_S, CRASH_FROM_S + 60 * minutes)
                 },
                 chains=chains,
+                governance=tell_governance(
+                    devnet, decided, model_seconds, parameters_seconds, traded.keys
+                ),
                 verdict=tell.verdict(judged, chains),
             )
             (out / "report.html").write_text(render(report), encoding="utf-8")
@@ -192,6 +225,7 @@ def _write_summary(out: Path, report: Report) -> None:
             }
             for c in report.chains
         },
+        "governance": report.governance.model_dump() if report.governance else None,
         "seconds": report.seconds,
         "standins": report.standins,
     }

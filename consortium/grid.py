@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import os
 import socket
 import uuid
@@ -58,6 +59,8 @@ class LocalGrid(Grid):
             )
             for node in range(_COORDINATOR_NODE + 1, _COORDINATOR_NODE + 1 + nodes)
         }
+        if processes:
+            gc.freeze()  # or each fork's collector would write to, and so copy, every page we share
         self._forks = [_fork(self._serve) for _ in range(processes)]
         self._pools = [ThreadPoolExecutor(1) for _ in range(processes or 1)]  # after the forks
         self._pending: dict[str, Future[Message | None]] = {}
@@ -163,6 +166,8 @@ class LocalGrid(Grid):
         for process, end in self._forks:
             process.join()
             end.close()
+        if self._forks:
+            gc.unfreeze()
 
 
 def _failed(message: Message, error: Exception) -> Message:

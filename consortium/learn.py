@@ -1,8 +1,8 @@
 """The first half of the demo: from eight private books to one published model.
 
-found      keys, folders and simulated books of eight members; seats on every chain
+found      keys, folders and simulated books of eight members, and the seats they are to have
 train      a release of rounds over Flower, manifests on the home chain
-publish    every member recomputes the release from its transcript and signs; three registries
+publish    every member recomputes the release from its transcript and signs; the home registry
 judge      the model beside solo, pooled, HAR and persistence on later, public data
 """
 
@@ -23,8 +23,7 @@ from clients.keys import MemberKeys
 from clients.positions import PrivatePositions
 from consortium.rehearsal import Consortium, Party, make_terms
 from fedtrade.artifact import Arrays, load, sha256_of, unflatten
-from fedtrade.chain.contracts import COORDINATOR, HELPER, MEMBER, Membership
-from fedtrade.chain.conversation import ask
+from fedtrade.chain.plan import SeatPlan
 from fedtrade.dashboard import Epsilon, RoundPoint, Score, SoloScore
 from fedtrade.devnet.net import Devnet
 from fedtrade.errors import Fault
@@ -99,36 +98,36 @@ class HomeChain:
 
 
 def found(
-    folder: Path, devnet: Devnet, seed: int, committee: int
-) -> tuple[list[Book], CoordinatorKeys]:
-    """Members with keys, folders, books and seats; and a coordinator with its role and gas."""
+    folder: Path, seed: int, committee: int
+) -> tuple[list[Book], CoordinatorKeys, list[SeatPlan]]:
+    """Members with keys, folders and books, a coordinator, and the seats that they are to have."""
     table = {
         (who.venue, symbol): candles(who.venue, symbol)
         for who in CONSORTIUM
         for symbol in who.symbols
     }
-    keys = [MemberKeys.create(folder / "members" / who.name) for who in CONSORTIUM]
-    coordinator = CoordinatorKeys.create(folder / "coordinator")
-    for chain in devnet.deployment.chains:
-        devnet.fund(chain.name, coordinator.address, native_wei=10**20)
-        membership = Membership(chain.membership)
-        for place, k in enumerate(keys):
-            roles = MEMBER | (HELPER if place < committee else 0)
-            call = membership.admit(k.address, k.address, k.x25519_public, roles)
-            devnet.govern(chain.name, call)
-        call = membership.admit(coordinator.address, coordinator.address, bytes(32), COORDINATOR)
-        devnet.govern(chain.name, call)
-    books = []
-    home = devnet.deployment.chain(devnet.deployment.home)
-    for who, k in zip(CONSORTIUM, keys, strict=True):
+    books, seats = [], []
+    for place, who in enumerate(CONSORTIUM):
         own = folder / "members" / who.name
+        keys = MemberKeys.create(own)
         path = own / "positions.csv"
         path.write_text(csv_text(simulate_positions(who, table, seed)))
         path.chmod(0o600)
         positions = PrivatePositions.load(path, table, TRAIN_UNTIL_S)
-        seat = ask(devnet.rpc(home.name), Membership(home.membership).id_of_signer(k.address))
-        books.append(Book(who, Party(seat, who.name, k, positions, own), positions))
-    return books, coordinator
+        # Membership numbers its seats from 1 on, in the order of the plan.
+        books.append(Book(who, Party(place + 1, who.name, keys, positions, own), positions))
+        seats.append(
+            SeatPlan(
+                account=keys.address,
+                signer=keys.address,
+                x25519="0x" + keys.x25519_public.hex(),
+                roles=("member", "helper") if place < committee else ("member",),
+            )
+        )
+    coordinator = CoordinatorKeys.create(folder / "coordinator")
+    address = coordinator.address
+    seats.append(SeatPlan(account=address, signer=address, roles=("coordinator",)))
+    return books, coordinator, seats
 
 
 def train(
@@ -140,7 +139,7 @@ def train(
     base: bytes,
     progress: Progress,
 ) -> Trained:
-    """Open the release on every chain, run its rounds, endorse and publish."""
+    """Open the release on the home chain, run its rounds, endorse and publish."""
     home = devnet.deployment.chain(devnet.deployment.home)
     terms = make_terms(
         [book.party for book in books],
@@ -151,19 +150,15 @@ def train(
         chain_id=home.chain_id,
         registry=home.model_registry,
     )
-    publishers = {
-        chain.name: Publisher(chain, devnet.rpc(chain.name), coordinator)
-        for chain in devnet.deployment.chains
-    }
-    for publisher in publishers.values():
-        publisher.open_release(terms)
+    publisher = Publisher(home, devnet.rpc(home.name), coordinator)
+    publisher.open_release(terms)
     for _ in books:  # each member asks its own node before it joins
         check_terms(devnet.rpc(home.name), home.membership, terms)
     consortium = Consortium(
         [book.party for book in books],
         terms,
         base,
-        HomeChain(publishers[home.name], devnet),
+        HomeChain(publisher, devnet),
         coordinator.sign_digest,
         folder / "coordinator",
         Floor(epsilon_limit=parameters.epsilon_cap),
@@ -175,7 +170,7 @@ def train(
         points.extend(_rounds(consortium, exchange, progress))
         finished = consortium.release.finish()
         progress("members recompute the release and sign", 0, 1)
-        _publish(consortium, exchange, finished, publishers, folder)
+        _publish(consortium, exchange, finished, publisher, folder)
         progress("members recompute the release and sign", 1, 1)
         ended.append(finished)
 
@@ -224,26 +219,26 @@ def _publish(
     consortium: Consortium,
     exchange: Exchange,
     finished: Finished,
-    publishers: Mapping[str, Publisher],
+    publisher: Publisher,
     folder: Path,
 ) -> None:
-    """Write the artifact, gather a quorum of endorsements, publish on every chain."""
+    """Write the artifact, gather a quorum of endorsements, publish on the home chain."""
     terms = consortium.terms
     path = folder / "model" / "artifact.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(finished.artifact)
     uri = path.name
-    registries = {p.chain.chain_id: p.chain.model_registry.lower() for p in publishers.values()}
+    registries = {terms.chain_id: terms.registry}
     body = encode(
         Endorsement(transcript=finished.transcript, version=VERSION, uri=uri, registries=registries)
     )
-    replies = endorsements(exchange, terms, body)
-    for publisher in publishers.values():
-        signatures = {}
-        for seat, reply in replies.items():
-            by_chain = msgspec.msgpack.decode(reply, type=dict[int, bytes])
-            signatures[terms.member(seat).signer] = by_chain[publisher.chain.chain_id]
-        publisher.publish(terms, finished, VERSION, uri, signatures)
+    signatures = {
+        terms.member(seat).signer: msgspec.msgpack.decode(reply, type=dict[int, bytes])[
+            terms.chain_id
+        ]
+        for seat, reply in endorsements(exchange, terms, body).items()
+    }
+    publisher.publish(terms, finished, VERSION, uri, signatures)
 
 
 def current_arrays(base: Arrays, vector: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

@@ -19,10 +19,10 @@ import numpy as np
 from consortium.learn import Judged
 from consortium.trade import NATIVE_PRICE_QUOTE, Sampled
 from fedtrade.artifact import load, sha256_of
-from fedtrade.chain.contracts import ModelRegistry
 from fedtrade.chain.conversation import ask
 from fedtrade.chain.deployment import ChainDeployment
-from fedtrade.chain.rpc import Rpc
+from fedtrade.chain.mirrors import RegistryMirror
+from fedtrade.chain.rpc import Rpc, from_hex
 from fedtrade.dashboard import (
     ActionPoint,
     ChainReport,
@@ -43,6 +43,7 @@ from fedtrade.market.events import ActionSettled
 from fedtrade.market.instruments import PoolKey
 from fedtrade.replay import replay_journal
 from fedtrade.risk.breakers import Level
+from fedtrade.venues.safe import EXECUTE
 from fedtrade.venues.uniswap_v3 import PROVIDE, SWAP_EXACT_INPUT
 
 SYMBOL: Final = "ETH"
@@ -82,25 +83,25 @@ def read_journal(folder: Path) -> Told:
 
 
 def check_hashes(devnet: Devnet, artifact_sha256: str) -> dict[str, tuple[int, str]]:
-    """(version, live hash) of each registry. Raises Fault where one is not the artifact's."""
+    """(version, live hash) of registry and mirrors. Raises Fault where one is not the artifact's."""
     found = {}
     for chain in devnet.deployment.chains:
-        live = ask(devnet.rpc(chain.name), ModelRegistry(chain.model_registry).live())
+        live = ask(devnet.rpc(chain.name), RegistryMirror(chain.registry).live())
         if live.sha256 != artifact_sha256:
             raise Fault(
-                f"{chain.name}: the registry's live hash is {live.sha256}, the artifact's "
+                f"{chain.name}: the live hash there is {live.sha256}, the artifact's "
                 f"{artifact_sha256}. Do not trade on it"
             )
         found[chain.name] = (live.version, live.sha256)
     return found
 
 
-def check_halt(told: Told, chain: ChainDeployment, rpc: Rpc, account: str) -> None:
+def check_halt(told: Told, chain: ChainDeployment, rpc: Rpc, key: str) -> None:
     """No action that adds risk after HALT: in the journal, and in the chain's own blocks.
 
-    On the chain every transaction of the agent's account in a block after the one that led to HALT
-    is looked at: a mint, or a swap that sells the quote, is a fault. (What was sent before HALT is
-    mined at the latest in that very block.)
+    On the chain every transaction of the agent's key in a block after the one that led to HALT is
+    looked at, orders to a breaker call by call: a mint, or a swap that sells the quote, is a fault.
+    (What was sent before HALT is mined at the latest in that very block.)
     """
     halted = next((r for r in told.receipts if r["level"] >= Level.HALT), None)
     if halted is None:
@@ -108,22 +109,30 @@ def check_halt(told: Told, chain: ChainDeployment, rpc: Rpc, account: str) -> No
     for at_s, action in told.actions:
         if at_s >= halted["timestamp_s"] and action.adds_risk:
             raise Fault(f"{chain.name}: {action.action_id} adds risk after HALT")
-    key, quote = chain.pool_key(), chain.quote.address.lower()[2:]
+    pool, quote = chain.pool_key().address, chain.quote.address.lower()[2:]
     first, last = int(halted["block"]) + 1, int(rpc.call("eth_blockNumber"), 16)
     for number in range(first, last + 1):
         block = rpc.call("eth_getBlockByNumber", hex(number), True)
         for transaction in block["transactions"]:
-            if transaction["from"].lower() != account.lower():
+            if transaction["from"].lower() != key.lower():
                 continue
-            data = transaction["input"]
-            mints = data.startswith("0x" + PROVIDE.selector.hex())
-            swaps = data.startswith("0x" + SWAP_EXACT_INPUT.selector.hex())
-            # the first argument of exactInputSingle is the token that is sold
-            if mints or (swaps and data[34:74].endswith(quote)):
-                raise Fault(
-                    f"{chain.name}: block {number} after HALT holds {transaction['hash']}, "
-                    f"which adds risk to pool {key.address}"
-                )
+            for data in _calls_of(from_hex(transaction["input"])):
+                mints = data.startswith(PROVIDE.selector)
+                swaps = data.startswith(SWAP_EXACT_INPUT.selector)
+                # the first argument of exactInputSingle is the token that is sold
+                if mints or (swaps and data[16:36].hex() == quote):
+                    raise Fault(
+                        f"{chain.name}: block {number} after HALT holds {transaction['hash']}, "
+                        f"which adds risk to pool {pool}"
+                    )
+
+
+def _calls_of(data: bytes) -> list[bytes]:
+    """The calls that a transaction makes of venues: those of an order, or itself."""
+    if not data.startswith(EXECUTE.selector):
+        return [data]
+    ((_, _, _, calls),) = EXECUTE.decode_input(data)
+    return [call for _, call in calls]
 
 
 def tell_chain(

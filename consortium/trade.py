@@ -1,9 +1,10 @@
 """The second half of the demo: three agents, three chains, and a recorded crash.
 
 Each agent is a process of its own (`python -m clients.execution`), with keys, journal and
-transactions in its own folder. The market of `crash` plays recorded minutes; after each block the
-driver waits until every agent has dealt with it, and mines what they sent before the next minute's
-market, so that a slow machine does not change who acts first.
+transactions in its own folder. What it trades with lies in a Safe of three members: its key sends
+orders to the breaker before it, and holds nothing but gas. The market of `crash` plays recorded
+minutes; after each block the driver waits until every agent has dealt with it, and mines what they
+sent before the next minute's market, so that a slow machine does not change who acts first.
 """
 
 from __future__ import annotations
@@ -21,12 +22,18 @@ from typing import Any, Final, Self
 
 import polars as pl
 
+from clients.custody import Wallet
 from clients.keys import MemberKeys
+from consortium.carriers import Carriers
 from consortium.crash import Amounts, Market, MarketSettings, MinutePlayed
+from fedtrade.devnet.accounts import GUARDIAN
+from fedtrade.devnet.artifacts import CUSTODY, fetch_packages
+from fedtrade.devnet.custody import CustodyPlan, set_up, shared_code
 from fedtrade.devnet.deploy import ChainPlan
 from fedtrade.devnet.net import Devnet
 from fedtrade.errors import Fault, Unavailable
 from fedtrade.learning.tables import Candles
+from fedtrade.venues.safe import BreakerLimits
 
 CAPITAL_QUOTE: Final = 250_000.0
 """What each agent has: half in the quote, half in the volatile asset at the first price."""
@@ -35,6 +42,8 @@ NATIVE_WEI: Final = 10**19
 AGENT_WAIT_S: Final = 20.0
 """An agent that has not dealt with a block by then is a fault of the run, not of the market."""
 POLL_S: Final = 0.002
+LOOK_EVERY: Final = 10
+"""Minutes between two looks of validators and relayer, while nothing is on its way."""
 STATIC_EVERY: Final = 5
 """Minutes between two valuations on the chain: the resolution of the report's series."""
 
@@ -46,6 +55,23 @@ LIMITS: Final[Mapping[str, Mapping[str, int]]] = {
 """Three treasuries, three appetites. All three are inside the hard bounds."""
 ACTION_NOTIONAL_MAX_QUOTE: Final = 300_000
 EPOCH_NOTIONAL_MAX_QUOTE: Final = 5_000_000
+OWNERS, OWNERS_NEEDED = 3, 2
+"""Of each Safe: so many members own it, and so many of them sign together."""
+SAFE_LIMITS: Final = BreakerLimits(
+    action_notional_max=ACTION_NOTIONAL_MAX_QUOTE,
+    epoch_notional_max=EPOCH_NOTIONAL_MAX_QUOTE,
+    slippage_max_bps=100,
+    oracle_deviation_max_bps=300,
+    oracle_age_max_s=3_600,
+    model_age_max_s=7 * 86_400,
+    mirror_age_max_s=4 * 3_600,
+)
+"""What the owners allow on each chain; in force is the tighter of these and the governed ones.
+
+A sale in the 0.3 % pool gives up to 0.7 % less than the feed says: the fee, as much again by which
+arbitrage leaves the pool's price off, and what the feed itself may be off. With the default of 50 bps
+an agent that has to unwind there is refused for hours while the price falls.
+"""
 
 Progress = Callable[[str, int, int], None]
 
@@ -63,11 +89,11 @@ class Sampled:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """One agent: its chain, its folder, its account, its process."""
+    """One agent: its chain, its folder, its key's address, its process."""
 
     chain: str
     folder: Path
-    account: str
+    key: str
     process: subprocess.Popen[bytes]
 
     def status(self) -> dict[str, Any]:
@@ -82,7 +108,8 @@ class Traded:
     """What the replay leaves behind."""
 
     series: Mapping[str, Sampled]
-    accounts: Mapping[str, str]
+    keys: Mapping[str, str]
+    """Chain to the address that sends the agent's orders."""
     folders: Mapping[str, Path]
 
 
@@ -151,10 +178,39 @@ def _last_line(path: Path) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
+def set_up_safes(folder: Path, devnet: Devnet, owners: Sequence[MemberKeys]) -> None:
+    """A Safe behind Roles and breaker on every chain, with the agent's capital in it.
+
+    The agents' keys pay for the set-up; afterwards they can do nothing but send orders.
+    """
+    shared, chains = shared_code(fetch_packages(CUSTODY)), []
+    for chain in devnet.deployment.chains:
+        rpc, keys = (
+            devnet.rpc(chain.name),
+            MemberKeys.create(folder / "agents" / chain.name / "keys"),
+        )
+        devnet.fund(chain.name, keys.address, native_wei=NATIVE_WEI)
+        plan = CustodyPlan(
+            owners=tuple(owner.address for owner in owners),
+            threshold=OWNERS_NEEDED,
+            agent=keys.address,
+            guardian=GUARDIAN,
+            parameters=chain.parameters,
+            models=chain.registry,
+            limits=SAFE_LIMITS,
+        )
+        wallet = Wallet(rpc, keys, chain.chain_id)
+        custody = set_up(rpc, wallet.send, keys.address, chain, plan, shared)
+        base = CAPITAL_QUOTE / 2 / _pool_price(devnet, chain.name)
+        devnet.fund(chain.name, custody.safe, base=base, quote=CAPITAL_QUOTE / 2)
+        chains.append(chain.model_copy(update={"custody": custody}))
+    devnet.deployment = devnet.deployment.model_copy(update={"chains": tuple(chains)})
+
+
 def open_floor(
     folder: Path, devnet: Devnet, artifact: Path, history: Sequence[Candles], scale: float
 ) -> Floor:
-    """Fund three agents and start their processes."""
+    """Start the agents' processes, each with its own key."""
     deployment = folder / "deployment.json"
     devnet.deployment.save(deployment)
     candles = folder / "history.parquet"
@@ -162,19 +218,10 @@ def open_floor(
     desks = []
     for chain in devnet.deployment.chains:
         own = folder / "agents" / chain.name
-        own.mkdir(parents=True)
-        keys = MemberKeys.create(own / "keys")
-        price = _pool_price(devnet, chain.name)
-        devnet.fund(
-            chain.name,
-            keys.address,
-            native_wei=NATIVE_WEI,
-            base=CAPITAL_QUOTE / 2 / price,
-            quote=CAPITAL_QUOTE / 2,
-        )
         settings = own / "agent.toml"
         settings.write_text(_settings(chain.name, deployment, artifact, candles, scale))
-        desks.append(Desk(chain.name, own, keys.address, _spawn(settings, own)))
+        key = MemberKeys.load(own / "keys").address
+        desks.append(Desk(chain.name, own, key, _spawn(settings, own)))
     return Floor(desks)
 
 
@@ -247,28 +294,31 @@ def replay_crash(
     minutes: Candles,
     settings: MarketSettings,
     seed: int,
+    carriers: Carriers,
     progress: Progress,
 ) -> Traded:
-    """Play the minutes on every chain, with the agents in between."""
+    """Play the minutes on every chain, with the agents in between and the mirrors kept fresh."""
     names = [chain.name for chain in devnet.deployment.chains]
     series = {name: Sampled() for name in names}
     floor.start_up(devnet)
     with Market(devnet.deployment, dict.fromkeys(names, minutes), seed, settings) as market:
         held = market.open_static(CAPITAL_QUOTE)
-        total = len(market.minutes)
+        total, on_its_way = len(market.minutes), False
         for number in range(total):
             played = market.step()
             sent = floor.await_block({name: minute.block for name, minute in played.items()})
             if sent and number + 1 < total:
                 market.include()
                 floor.await_block(_heads(devnet, names))
+            if on_its_way or number % LOOK_EVERY == 0:
+                on_its_way = carriers.look()
             if number % STATIC_EVERY == 0 or number + 1 == total:
                 for name in names:
                     _sample(series[name], market, played[name], held[name])
             progress("minutes of the crash", number + 1, total)
     return Traded(
         series,
-        {desk.chain: desk.account for desk in floor.desks},
+        {desk.chain: desk.key for desk in floor.desks},
         {desk.chain: desk.folder for desk in floor.desks},
     )
 
@@ -296,5 +346,5 @@ def plans(price: float) -> tuple[ChainPlan, ...]:
 
 def clear(folder: Path) -> None:
     """Remove what an earlier run left in the folder, and nothing that is not a run's."""
-    for name in ("members", "coordinator", "agents", "model"):
+    for name in ("members", "coordinator", "relayer", "agents", "model"):
         shutil.rmtree(folder / name, ignore_errors=True)

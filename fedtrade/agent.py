@@ -3,14 +3,19 @@
     world.apply → features → forecast → breakers.observe → liquidity.decide_range → placement
                 → breakers.check → at most one action
 
+In force is, of each limit, the tighter of the agent's own and the governed one, from the event that
+tells it on: `in_force`. Nothing of what the agent is told by the chain loosens its own.
+
 The agent is pure. It reads no clock (time is the head's), draws nothing at random, opens nothing;
 fed the same events it gives the same actions and receipts, which is what a journal replays.
 
 It decides once per head and has one action in flight. It acts only under a model whose hash it has
 verified and that is live in the registry: an altered artifact does not load, an unpublished, older
 or revoked one adds no risk, and before its model was live for the first time the agent sends nothing
-at all. From REDUCE_ONLY on nothing adds risk; at HALT it withdraws its liquidity; at UNWIND it also
-sells the volatile asset. After each failure it waits longer, up to a limit.
+at all. Where the home chain's news are too old, nobody knows whether the model still is: the agent
+withdraws, and comes back with fresh news. While the consortium has paused everything it adds nothing.
+From REDUCE_ONLY on nothing adds risk; at HALT it withdraws its liquidity; at UNWIND it also sells the
+volatile asset. After each failure it waits longer, up to a limit.
 """
 
 from __future__ import annotations
@@ -24,16 +29,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedtrade import artifact
+from fedtrade.governed import Governed
 from fedtrade.learning.features import FeatureStream
 from fedtrade.learning.forecast import Forecast, Forecaster
 from fedtrade.market.actions import Action, ProvideLiquidity, SwapExactInput, WithdrawLiquidity
-from fedtrade.market.events import ActionSettled, BarClosed, Event, Head, PositionHeld
+from fedtrade.market.events import (
+    ActionSettled,
+    BarClosed,
+    Event,
+    Head,
+    ParametersSeen,
+    PositionHeld,
+)
 from fedtrade.market.world import World
 from fedtrade.risk.breakers import Breakers, Level, Readings, Trip
 from fedtrade.risk.portfolio import Portfolio, value
 from fedtrade.trading import placement
 from fedtrade.trading.liquidity import RangeDecision, decide_range
-from fedtrade.trading.mandate import AgentSettings, Carried, Receipt
+from fedtrade.trading.mandate import AgentSettings, Carried, Receipt, in_force
 
 __all__ = ["Agent", "AgentSettings", "Carried", "Receipt", "agent_of"]
 
@@ -90,8 +103,11 @@ class Agent:
         self._swaps = 0
 
     def on(self, event: Event) -> list[Action]:
-        """Take in one event; at a head, decide. Raises Stale where the world must be resynced."""
+        """Take in one event; at a head, decide. Raises Stale where the world must be resynced, and
+        a Refusal for parameters that no store can hold."""
         self.last_receipt = None
+        if isinstance(event, ParametersSeen):
+            self.breakers.limits = in_force(self.settings.limits, Governed.of(event.values))
         if isinstance(event, BarClosed):  # refused before anything has taken it in
             self.world.refuse_off_grid(event)
             self._features.observe(event)
@@ -197,7 +213,10 @@ class Agent:
     def _read(self, head: Head) -> Readings:
         standing = self.world.models.standing(self.artifact.sha256, head.timestamp_s)
         live = self.world.models.live(head.timestamp_s)
-        self._was_live = self._was_live or standing == "live"
+        known = self.world.parameters
+        news_age_s = head.timestamp_s - known.as_of_s if known.mirrored else 0
+        stale = standing == "live" and news_age_s > self.breakers.limits.mirror_age_max_s
+        self._was_live = self._was_live or (standing == "live" and not stale)
         return Readings(
             timestamp_s=head.timestamp_s,
             price=self.world.price,
@@ -205,10 +224,11 @@ class Agent:
             oracle_age_s=float(max(0, head.timestamp_s - self.world.oracle.updated_at_s)),
             drawdown_bps=self.portfolio.drawdown * placement.BPS,
             gas_price_wei=float(head.base_fee_wei),
-            model=standing,
+            model="stale" if stale else standing,
             model_age_s=float(head.timestamp_s - live.live_from_s)
             if live and standing == "live"
             else 0.0,
+            paused=known.paused,
         )
 
     def _demand_quote_per_hour(self, forecast: Forecast | None) -> float | None:
@@ -227,8 +247,12 @@ class Agent:
             return _Plan("waiting for the account after the last action")
         if not self._was_live:
             return _Plan(f"the model {self.artifact.sha256} is {readings.model}: nothing is sent")
-        if level >= Level.HALT or readings.model == "revoked":
-            return self._get_out(head, level, held)
+        if level >= Level.HALT:
+            return self._get_out(head, level.name, held)
+        if readings.model in ("revoked", "stale"):
+            return self._get_out(head, f"the model is {readings.model}", held)
+        if readings.paused:
+            return _Plan("holding: the consortium has paused everything", range=_range(held))
         if readings.model != "live" or forecast is None or demand is None:
             cold = "" if forecast else ", features are cold"
             return _Plan(f"holding: the model is {readings.model}{cold}", range=_range(held))
@@ -265,7 +289,7 @@ class Agent:
     def _capital_quote(self) -> float:
         """What may stand in the pool: the settings', the breakers' and the account's limit."""
         cap = min(
-            self.settings.capital_quote, 0.98 * self.settings.limits.action_notional_max_quote
+            self.settings.capital_quote, 0.98 * self.breakers.limits.action_notional_max_quote
         )
         return min(cap, 0.998 * self.portfolio.equity_quote)
 
@@ -307,12 +331,11 @@ class Agent:
         )
         return _Plan(decision.reason, action, (lower, upper))
 
-    def _get_out(self, head: Head, level: Level, held: tuple[PositionHeld, ...]) -> _Plan:
+    def _get_out(self, head: Head, reason: str, held: tuple[PositionHeld, ...]) -> _Plan:
         """Withdraw what is provided; at UNWIND sell the volatile asset, too."""
-        reason = level.name if level >= Level.HALT else "the model was revoked"
         if held:
             return self._withdraw(head, held[0], reason, None)
-        if level < Level.UNWIND:
+        if self.breakers.level < Level.UNWIND:
             return _Plan(reason)
         pool, holdings = self.world.pool, self.world.holdings
         base_is_token0 = pool.key.base_is_token0
@@ -320,7 +343,7 @@ class Agent:
         worth = placement.quote_value(pool, *((amount, 0) if base_is_token0 else (0, amount)))
         if worth < DUST_QUOTE:
             return _Plan(f"{reason}: everything is in the quote")
-        cap = self.settings.limits.action_notional_max_quote
+        cap = self.breakers.limits.action_notional_max_quote
         if worth > cap:
             amount = int(amount * (cap / worth))
         return self._swap(head, base_is_token0, amount, reason, None)
@@ -357,7 +380,7 @@ class Agent:
             amount,
             self.settings.slippage_bps,
             self.world.oracle_price,
-            self.settings.limits.swap_discount_max_bps,
+            self.breakers.limits.swap_discount_max_bps,
         )
         action = SwapExactInput(
             self._action_id(),

@@ -391,8 +391,8 @@ class Governed:
         """What these say about an agent's limits, as `Limits.tightened` takes it.
 
         `own.tightened(governed.risk_limits())` is the stricter of both in everything: it lowers and
-        never raises. What an agent has no limit for yet (leverage, band, correlation, value in
-        flight, crowding) is not in it.
+        never raises. What an agent has no limit for (leverage, band, correlation, value in flight,
+        crowding) is not in it: it borrows nothing, holds one market, and has no bridge.
         """
         return {
             "drawdown_reduce_bps": self.drawdown_reduce_bps,
@@ -401,6 +401,7 @@ class Governed:
             "oracle_deviation_reduce_bps": self.oracle_deviation_max_bps,
             "oracle_age_reduce_s": self.oracle_age_max_s,
             "model_age_max_s": self.model_age_max_s,
+            "mirror_age_max_s": self.mirror_age_max_s,
             "gas_price_max_wei": self.gas_price_max_gwei * 10**9,
             "action_notional_max_quote": self.action_notional_max,
             "epoch_notional_max_quote": self.epoch_notional_max,

@@ -35,7 +35,8 @@ HELP: Final = (
     "has passed, and **execute**s it when its delay is over. **show** says where each proposal "
     "stands, **parameters** what is in force. A guardian may **cancel**, **pause**, **tighten**, "
     "**veto** and **revoke** at once. Whatever the rules forbid is refused before any gas is "
-    "paid."
+    "paid. A command ends when what it did is as deep as the deployment's `confirmations` say; "
+    "one that was interrupted can be run again, and does nothing twice."
 )
 
 
@@ -346,12 +347,18 @@ def _add_guarding(gov: typer.Typer, open_key: Callable[[Path], Voter]) -> None:
 def _governance(deployment: Path) -> Iterator[Governance]:
     from fedtrade.chain.deployment import Deployment as Known
     from fedtrade.chain.governing import Governance
-    from fedtrade.chain.rpc import Rpc
+    from fedtrade.chain.quorum import reader
 
     known = Known.load(deployment)
     home = known.chain(known.home)
-    with Rpc(home.rpc_url) as rpc:
-        yield Governance(home, rpc)
+
+    def sent(transaction: str) -> None:
+        if home.confirmations > 1:
+            depth = f"{home.confirmations} blocks deep"
+            typer.echo(f"sent {transaction}; waiting until it is {depth}", err=True)
+
+    with reader(home.all_rpc_urls, home.chain_id) as rpc:
+        yield Governance(home, rpc, sent)
 
 
 def _told(receipt: Receipt, what: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from fedtrade.console import leave_cleanly
+from fedtrade.console import Stop, leave_cleanly
 from fedtrade.errors import BadInput
 from fedtrade.voting import group
 from server.relay_commands import relay
@@ -188,9 +188,6 @@ def up(
     what belongs to the fleet and nothing else. Only nodes whose keys the settings name get in.
     `run --over flower` opens releases at them.
     """
-    import signal
-    import threading
-
     from fedtrade.errors import Unavailable
     from server.certificates import TlsFiles
     from server.flower import PURPOSE_VARIABLE, SETTINGS_VARIABLE
@@ -203,9 +200,7 @@ def up(
         raise BadInput(
             str(settings), "superlink: the section is missing", "Give gate and node keys"
         )
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = Stop.on_signals()
     known = read_node_keys(loaded.superlink.node_keys)
     folder = loaded.folder / SUPERLINK_FOLDER
     environment = {SETTINGS_VARIABLE: str(settings.resolve()), PURPOSE_VARIABLE: rounds}
@@ -243,7 +238,7 @@ def live(
     table = Table("chain", "version", "live hash", "ε", "nodes", box=box.SIMPLE_HEAD)
     for chain in Deployment.load(deployment).chains:
         with reader(chain.all_rpc_urls, chain.chain_id) as rpc:
-            model = ask(rpc, ModelRegistry(chain.model_registry).live())
+            model = ask(rpc, ModelRegistry(chain.registry).live())
         known = model.version > 0
         epsilon = f"{model.epsilon_micro / 1e6:.3f}" if known else ""
         count = len(chain.all_rpc_urls)
@@ -309,16 +304,12 @@ def steward(
     each step, waits between two, and forgets all of it after seven days. Where a feed or a node is
     silent, nothing is moved. Every assessment stands in steward.jsonl.
     """
-    import signal
-    from threading import Event
-
     from fedtrade.errors import FedtradeError
     from server.steward import STEWARD_TEMPLATE, Outcome, Steward, StewardSettings, in_words
 
     if template:
         typer.echo(STEWARD_TEMPLATE, nl=False)
         return
-    stop = Event()
 
     def report(what: Outcome | FedtradeError) -> None:
         typer.echo(str(what) if isinstance(what, FedtradeError) else in_words(what), err=True)
@@ -328,9 +319,7 @@ def steward(
         if once:
             report(watching.look())
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
-        watching.run(stop, report)
+        watching.run(Stop.on_signals(), report)
 
 
 def _running_superlink(settings: CoordinatorSettings) -> SuperLink:

@@ -41,16 +41,16 @@ ARTIFACT_BYTES_MAX: Final = 64 * 2**20
 
 
 class Chains:
-    """The chains of a deployment, with a connection and the coordinator's account on each."""
+    """The chains on which a consortium decides, with a connection and the coordinator's account.
+
+    Chains that follow through a mirror need nothing of a coordinator.
+    """
 
     def __init__(self, deployment: Deployment, keys: CoordinatorKeys) -> None:
         self.home = deployment.chain(deployment.home)
-        self._rpcs = {
-            chain.name: reader(chain.all_rpc_urls, chain.chain_id) for chain in deployment.chains
-        }
-        self.publishers = [
-            Publisher(chain, self._rpcs[chain.name], keys) for chain in deployment.chains
-        ]
+        decide = [chain for chain in deployment.chains if chain.consortium is not None]
+        self._rpcs = {chain.name: reader(chain.all_rpc_urls, chain.chain_id) for chain in decide}
+        self.publishers = [Publisher(chain, self._rpcs[chain.name], keys) for chain in decide]
 
     @property
     def home_rpc(self) -> Rpc:

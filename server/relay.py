@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Event
 from typing import Final
 
 from eth_utils.address import to_checksum_address
@@ -31,7 +30,9 @@ from eth_utils.address import to_checksum_address
 from fedtrade.chain.conversation import ask, read
 from fedtrade.chain.deployment import ChainDeployment, Deployment, MessagesAt
 from fedtrade.chain.mirrors import MirrorState, RegistryBeacon, RegistryMirror
+from fedtrade.chain.quorum import reader
 from fedtrade.chain.rpc import Rpc
+from fedtrade.console import Stop
 from fedtrade.errors import BadInput, Fault, Refusal, Stale, Unavailable
 from fedtrade.venues.codec import Call, quantity
 from fedtrade.venues.hyperlane import (
@@ -155,7 +156,7 @@ class Relay:
 
     def _reached(self, chain: ChainDeployment) -> tuple[ChainDeployment, MessagesAt, Rpc, Sender]:
         assert chain.messages is not None
-        rpc = Rpc(chain.rpc_url, RPC_TIMEOUT_S)
+        rpc = reader(chain.all_rpc_urls, chain.chain_id, RPC_TIMEOUT_S)
         fees = self._settings.fees.limits()
         sender = Sender(chain.name, chain.chain_id, rpc, self._keys, fees, self._clock)
         return chain, chain.messages, rpc, sender
@@ -421,7 +422,7 @@ class Relay:
         self.close()
 
 
-def follow(relay: Relay, poll_s: float, stop: Event, say: Callable[[str], None]) -> None:
+def follow(relay: Relay, poll_s: float, stop: Stop, say: Callable[[str], None]) -> None:
     """Look, wait, look again, until `stop`; say where everything stands when that changes."""
     said = ""
     while not stop.is_set():

@@ -59,18 +59,14 @@ def run(settings: Settings = RELAY_TOML) -> None:
     point it goes on from what the chains say. A chain or a validator that does not answer is tried
     again; the others go on.
     """
-    import signal
-    import threading
-
+    from fedtrade.console import Stop
     from server.keys import CoordinatorKeys
     from server.relay import Relay, follow
     from server.relay_settings import RelaySettings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     loaded = RelaySettings.load(settings)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = Stop.on_signals()
     with Relay(loaded, CoordinatorKeys.load(loaded.keys)) as running:
         follow(running, loaded.poll_s, stop, lambda line: typer.echo(line, err=True))
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from fedtrade.chain.conversation import ask
 from fedtrade.chain.deployment import ChainDeployment, Deployment
 from fedtrade.chain.mirrors import RegistryBeacon, RegistryMirror
+from fedtrade.chain.quorum import reader
 from fedtrade.chain.rpc import Rpc
 from fedtrade.errors import FedtradeError
 from fedtrade.venues.codec import quantity
@@ -24,7 +25,7 @@ def mirror_rows(settings: RelaySettings, account: str) -> Iterator[Row]:
     for chain in Deployment.load(settings.deployment).chains:
         if chain.messages is None:
             continue
-        with Rpc(chain.rpc_url) as rpc:
+        with reader(chain.all_rpc_urls, chain.chain_id) as rpc:
             try:
                 yield _row(rpc, chain, account)
             except FedtradeError as error:

@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from threading import Event
 from typing import Annotated, Any, Final, Self
 
 from pydantic import Field
@@ -28,8 +27,9 @@ from pydantic import Field
 from fedtrade.chain.conversation import Conversation, ask, read
 from fedtrade.chain.deployment import ChainDeployment, Deployment
 from fedtrade.chain.parameter_store import ParameterStore
-from fedtrade.chain.rpc import Rpc
+from fedtrade.chain.quorum import reader
 from fedtrade.chain.transacting import Receipt, transact
+from fedtrade.console import Stop
 from fedtrade.errors import FedtradeError, Refusal, Stale, Unavailable
 from fedtrade.journal import Journal
 from fedtrade.market.encoding import plain
@@ -143,7 +143,9 @@ class Steward:
         self._home = deployment.chain(deployment.home)
         self._store = ParameterStore(self._home.decided_here.parameter_store)
         self._keys = CoordinatorKeys.load(settings.keys)
-        self._rpcs = {chain.name: Rpc(chain.rpc_url) for chain in self._chains}
+        self._rpcs = {
+            chain.name: reader(chain.all_rpc_urls, chain.chain_id) for chain in self._chains
+        }
         self._journal = Journal(settings.folder / JOURNAL_FILE)
 
     @property
@@ -164,7 +166,7 @@ class Steward:
             raise
         return Outcome(assessment, receipt)
 
-    def run(self, stop: Event, report: Callable[[Outcome | FedtradeError], None]) -> None:
+    def run(self, stop: Stop, report: Callable[[Outcome | FedtradeError], None]) -> None:
         """Look every `interval_s` until `stop` is set. What may pass is reported, a Fault is raised."""
         while not stop.is_set():
             try:
@@ -195,6 +197,7 @@ class Steward:
             self._home.chain_id,
             self._keys,
             self._store.steer(assessment.changes),
+            confirmations=self._home.confirmations,
         )
         self._note({"steered": dict(assessment.changes), "transaction": receipt.transaction})
         return receipt

@@ -48,9 +48,11 @@ def devnet() -> Iterator[Devnet]:
 @pytest.fixture
 def chains(devnet: Devnet) -> Iterator[Devnet]:
     """All three chains, automining; they are put back afterwards."""
-    names = [chain.name for chain in devnet.deployment.chains]
+    deployment = devnet.deployment
+    names = [chain.name for chain in deployment.chains]
     before = {name: devnet.anvil(name).snapshot() for name in names}
     yield devnet
+    devnet.deployment = deployment
     for name in names:
         devnet.anvil(name).automine(True)
         devnet.anvil(name).revert(before[name])

@@ -9,11 +9,12 @@ import {DevToken} from "../src/devnet/DevToken.sol";
 import {LocalPriceFeed} from "../src/devnet/LocalPriceFeed.sol";
 import {CustodyFixture} from "./CustodyFixture.sol";
 import {StandInSafe} from "./StandInSafe.sol";
-import {StandInUniswap} from "./StandInUniswap.sol";
+import {StandInTrader, StandInUniswap} from "./StandInUniswap.sol";
 
 contract BreakerModifierTest is CustodyFixture {
     bytes4 internal constant OVER_ORDER = BreakerModifier.BreakerModifier_OverOrder.selector;
     bytes4 internal constant OVER_EPOCH = BreakerModifier.BreakerModifier_OverEpoch.selector;
+    bytes4 internal constant BAD_SWAP = BreakerModifier.BreakerModifier_BadSwap.selector;
 
     /* CONSTRUCTOR */
 
@@ -73,6 +74,10 @@ contract BreakerModifierTest is CustodyFixture {
             abi.encodeWithSelector(BreakerModifier.BreakerModifier_TooManyDecimals.selector, 39, 38)
         );
         new BreakerModifier(s, limitsOf());
+        odd = new DevToken("Odd", "ODD", 30); // and the feed's 8 are as many as there may be
+        s.quote = address(usdc);
+        s.pool = IPool(address(new StandInUniswap(address(odd), address(usdc), 500, 1)));
+        assertEq(new BreakerModifier(s, limitsOf()).base(), address(odd));
     }
 
     function test_constructor_zeroAgent() public {
@@ -239,6 +244,34 @@ contract BreakerModifierTest is CustodyFixture {
         }
     }
 
+    /// @dev Exactly the share that may be lost, and one unit more; one unit for one unit.
+    function test_execute_exactSale() public {
+        StandInTrader trader = newTrader();
+        execute(trade(trader, weth, 1e18, usdc, 2_673e6));
+        refused(
+            trade(trader, weth, 1e18, usdc, 2_673e6 - 1),
+            abi.encodeWithSelector(BAD_SWAP, 2_700e6, 2_673e6 - 1, SLIPPAGE_BPS)
+        );
+        consortium.setLive(0, 0, 0); // one unit that comes in makes it a sale
+        execute(trade(trader, weth, 1, usdc, 1));
+        refused(
+            trade(trader, weth, 1e18, usdc, 1),
+            abi.encodeWithSelector(BAD_SWAP, 2_700e6, 1, SLIPPAGE_BPS)
+        );
+        refused(
+            trade(trader, usdc, 2_700e6, weth, 1),
+            abi.encodeWithSelector(BAD_SWAP, 2_700e6, 0, SLIPPAGE_BPS)
+        );
+    }
+
+    /// @dev The least and the largest answer that count as prices.
+    function test_execute_extremeAnswers() public {
+        feed.push(1);
+        execute(sell(1e18, BPS));
+        feed.push(int256(uint256(type(uint128).max)));
+        refusedAs(order(sell(1e18, BPS)), BAD_SWAP);
+    }
+
     function test_execute_answer() public {
         vm.warp(START_S + 1 hours);
         execute(sell(1e18, BPS));
@@ -320,9 +353,11 @@ contract BreakerModifierTest is CustodyFixture {
             );
         }
         uniswap.setPrice(0); // no pool has been opened
-        refusedAs(
-            order(provide(5_000, 20_000, 1e18, 2_700e6)),
-            BreakerModifier.BreakerModifier_PriceTooFar.selector
+        refused(
+            provide(5_000, 20_000, 1e18, 2_700e6),
+            abi.encodeWithSelector(
+                BreakerModifier.BreakerModifier_PriceTooFar.selector, 0, ANSWER, DEVIATION_BPS
+            )
         );
         // A purchase at a good price is one from a pool that stands wrong; afterwards it is too far.
         uniswap.setPrice(sqrtPrice(9_690));
@@ -332,6 +367,14 @@ contract BreakerModifierTest is CustodyFixture {
         execute(order(buy(2_700e6, 9_710), buy(2_700e6, 9_800)));
         BreakerModifier.Call memory dust = buy(1, 10_400);
         refusedAs(order(dust), BreakerModifier.BreakerModifier_PriceTooFar.selector);
+    }
+
+    /// @dev Just as far as it may stand: one of the two square roots gives that very answer.
+    function test_execute_nearEdge() public {
+        for (uint160 i = 0; i < 2; ++i) {
+            uniswap.setPrice(sqrtPrice(BPS + DEVIATION_BPS) + i);
+            execute(provide(5_000, 20_000, 1e18, 2_700e6));
+        }
     }
 
     function testFuzz_execute_near(uint256 bps) public {
@@ -385,6 +428,8 @@ contract BreakerModifierTest is CustodyFixture {
         refused(buy(1, BPS), abi.encodeWithSelector(OVER_EPOCH, 250_000e6, 1, 250_000e6));
         vm.warp(block.timestamp + 1);
         assertEq(breaker.spentToday(), 0);
+        vm.expectEmit(address(breaker));
+        emit BreakerModifier.OrderExecuted(3, MODEL, START_S / 1 days + 1, 100_000e6);
         execute(buy(100_000e6, BPS));
         assertEq(breaker.spentToday(), 100_000e6);
     }
@@ -480,6 +525,23 @@ contract BreakerModifierTest is CustodyFixture {
     }
 
     /// @dev For reasons with many figures: the error alone.
+    function newTrader() internal returns (StandInTrader trader) {
+        trader = new StandInTrader();
+        weth.mint(address(trader), 1e24);
+        usdc.mint(address(trader), 1e24);
+        bytes memory approval = abi.encodeCall(IERC20.approve, (address(trader), type(uint256).max));
+        safe.exec(address(weth), approval);
+        safe.exec(address(usdc), approval);
+    }
+
+    function trade(StandInTrader trader, DevToken give, uint256 out, DevToken take, uint256 in_)
+        internal
+        pure
+        returns (BreakerModifier.Call memory)
+    {
+        return call(address(trader), abi.encodeCall(StandInTrader.trade, (give, out, take, in_)));
+    }
+
     function refusedAs(BreakerModifier.Order memory o, bytes4 reason) internal {
         vm.expectPartialRevert(reason);
         vm.prank(agent);

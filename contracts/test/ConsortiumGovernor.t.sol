@@ -47,6 +47,9 @@ contract ConsortiumGovernorTest is GovernanceFixture {
         s.votingPeriodS = 59;
         vm.expectRevert(votingPeriodOutOfRange(59));
         new ConsortiumGovernor(membership, timelock, s, guardian);
+        s.votingPeriodS = 30 days + 1;
+        vm.expectRevert(votingPeriodOutOfRange(30 days + 1));
+        new ConsortiumGovernor(membership, timelock, s, guardian);
         s = settings();
         s.lateQuorumS = VOTING_PERIOD_S + 1;
         vm.expectRevert(
@@ -61,6 +64,16 @@ contract ConsortiumGovernorTest is GovernanceFixture {
         s.quorumBps = 10_001;
         vm.expectRevert(quorumOutOfRange(10_001));
         new ConsortiumGovernor(membership, timelock, s, guardian);
+
+        s = ConsortiumGovernor.Settings(30 days, 30 days, 30 days, 10_000);
+        governor = new ConsortiumGovernor(membership, timelock, s, guardian);
+        assertEq(governor.votingDelay(), 30 days);
+        assertEq(governor.votingPeriod(), 30 days);
+        assertEq(governor.quorumNumerator(), 10_000);
+        s = ConsortiumGovernor.Settings(0, 60, 60, 3_334);
+        governor = new ConsortiumGovernor(membership, timelock, s, guardian);
+        assertEq(governor.votingPeriod(), 60);
+        assertEq(governor.quorumNumerator(), 3_334);
     }
 
     /* propose */
@@ -176,6 +189,13 @@ contract ConsortiumGovernorTest is GovernanceFixture {
     }
 
     /* quorum */
+
+    /// @dev Exactly a share, and one unit of it more than two thirds.
+    function test_quorum_roundsUp() public {
+        testFuzz_quorum(5_000, 4);
+        testFuzz_quorum(6_667, 3);
+        assertEq(governor.quorumDenominator(), 10_000);
+    }
 
     function testFuzz_quorum(uint16 quorumBps, uint8 members) public {
         quorumBps = uint16(bound(quorumBps, 3_334, 10_000));

@@ -274,6 +274,11 @@ contract MembershipTest is Fixture {
         vm.expectRevert(Membership.Membership_OwnerRequired.selector);
         vm.prank(governance);
         membership.renounceOwnership();
+        vm.expectRevert(
+            abi.encodeWithSelector(Ownable.OwnableUnauthorizedAccount.selector, outsider)
+        );
+        vm.prank(outsider);
+        membership.renounceOwnership();
     }
 
     function test_ownership_takesTwoSteps() public {

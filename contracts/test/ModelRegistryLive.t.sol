@@ -167,6 +167,21 @@ contract ModelRegistryLiveTest is Fixture {
         assertEq(registry.latestVersion(), 1);
     }
 
+    /// @dev From the middle, from the end, and then the newest: none of them comes back.
+    function test_revoke_allFromTheMiddle() public {
+        for (uint64 i = 1; i <= 3; ++i) {
+            enliven(i);
+        }
+        revoke(2);
+        revoke(1);
+        assertEq(liveVersion(), 3);
+        revoke(3);
+        assertEq(liveVersion(), 0);
+        enliven(4);
+        revoke(4);
+        assertEq(liveVersion(), 0);
+    }
+
     function test_model_unknown() public {
         vm.expectRevert(
             abi.encodeWithSelector(ModelRegistry.ModelRegistry_UnknownVersion.selector, 1)

@@ -52,6 +52,22 @@ contract ModelRegistryParametersTest is Fixture {
         assertEq(registry.releaseOf(2).signaturesNeeded, 3);
     }
 
+    /// @dev Exactly a share of five, and one ten-thousandth of a member more than two of three.
+    function test_quorum_roundsUp() public {
+        setParameter(ParameterRules.QUORUM_BPS, 8_000);
+        open(1);
+        assertEq(registry.signaturesNeeded(1), 4);
+        setParameter(ParameterRules.QUORUM_BPS, 6_667);
+        vm.startPrank(governance);
+        membership.expel(memberIds[4]);
+        membership.expel(memberIds[3]);
+        vm.stopPrank();
+        memberIds.pop();
+        memberIds.pop();
+        open(2);
+        assertEq(registry.signaturesNeeded(2), 3);
+    }
+
     /// @dev A share of the members at the opening, also where the consortium has grown since.
     function testFuzz_quorum_isTheStricter(uint64 before, uint64 now_, uint8 late) public {
         before = uint64(bound(before, 5_001, 10_000));

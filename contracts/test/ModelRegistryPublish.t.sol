@@ -108,6 +108,15 @@ contract ModelRegistryPublishTest is Fixture {
         testFuzz_publish_staleVersion(step, step); // publishes the farthest, then refuses it again
     }
 
+    /// @dev The step counts from the version before, however far that is.
+    function test_publish_versionAfterTheFarthest() public {
+        uint64 step = registry.MAX_STEP();
+        publish(1, step);
+        open(2);
+        publish(2, 2 * step);
+        assertEq(registry.latestVersion(), 2 * step);
+    }
+
     function testFuzz_publish_staleVersion(uint64 newest, uint64 version) public {
         newest = uint64(bound(newest, 1, registry.MAX_STEP()));
         version = uint64(bound(version, 0, newest));

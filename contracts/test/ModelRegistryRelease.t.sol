@@ -248,6 +248,15 @@ contract ModelRegistryReleaseTest is Fixture {
         openWith(memberIds, new uint256[](0)); // members who trust nobody need no committee
     }
 
+    function test_open_mostHelpers() public {
+        for (uint256 i = HELPERS; i < registry.MAX_HELPERS(); ++i) {
+            helperIds.push(seat(vm.addr(keyOf("helper", i)), membership.HELPER()));
+        }
+        assertEq(helperIds.length, 16);
+        open(1);
+        assertEq(registry.currentRelease(), 1);
+    }
+
     function test_open() public {
         vm.expectEmit(address(registry));
         emit ModelRegistry.ReleaseOpened(

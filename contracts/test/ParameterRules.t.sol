@@ -176,6 +176,18 @@ contract ParameterRulesTest is Test {
         rules.requireBounds(id, value);
     }
 
+    /// @dev The largest product that is allowed, and the next that two values can have.
+    function test_broken_bandEdge() public pure {
+        uint64[28] memory v = defaults();
+        v[ParameterRules.DRAWDOWN_UNWIND_BPS] = 10_000;
+        v[ParameterRules.LEVERAGE_MAX_BPS] = 50_000;
+        v[ParameterRules.DELTA_BAND_BPS] = 10_000; // 500,000,000
+        assertEq(ParameterRules.broken(v), 0);
+        v[ParameterRules.LEVERAGE_MAX_BPS] = 54_609;
+        v[ParameterRules.DELTA_BAND_BPS] = 9_156; // 500,000,004
+        assertEq(ParameterRules.broken(v), ParameterRules.BAND_WITHIN_UNWIND);
+    }
+
     /// @dev Any value of any size gets an answer: no product overflows.
     function testFuzz_broken_neverReverts(uint64[28] memory values) public pure {
         assertLe(ParameterRules.broken(values), 13);

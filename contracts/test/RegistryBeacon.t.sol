@@ -223,6 +223,17 @@ contract RegistryBeaconTest is MirrorFixture {
         assertEq(beacon.quote(both(AWAY, FAR)), 2 * FEE_PER_BYTE * length);
     }
 
+    /// @dev The mailbox is asked about the very message that would be posted.
+    function test_quote_ofTheNextPost() public {
+        beacon.post(only(AWAY));
+        bytes memory body = abi.encode(beacon.snapshot());
+        vm.expectCall(
+            address(homeMailbox),
+            abi.encodeCall(IMailbox.quoteDispatch, (AWAY, word(address(mirror)), body))
+        );
+        beacon.quote(only(AWAY));
+    }
+
     /* ModelRegistry.current */
 
     function test_current_nothing() public {

@@ -404,6 +404,19 @@ contract RegistryMirrorTest is MirrorFixture {
         assertEq(parameter(ParameterRules.SLIPPAGE_MAX_BPS), 40);
     }
 
+    /// @dev What is in force by this chain's clock: the interim set to the last second of its term.
+    function test_handle_parametersOfATerm() public {
+        steer(ParameterRules.SLIPPAGE_MAX_BPS, 49);
+        RegistrySnapshot memory s = snapshot();
+        for (uint64 i = 0; i < 2; ++i) {
+            vm.warp(s.interimUntil - 1 + i);
+            (s.sequence, s.parametersSequence) = (1 + i, 10 + i);
+            vm.expectEmit(address(mirror));
+            emit RegistryMirror.ParametersChanged(10 + i, i == 0 ? s.interim : s.governed, false);
+            deliver(s);
+        }
+    }
+
     function test_handle_nothingNew() public {
         enliven(1);
         tell();

@@ -104,3 +104,11 @@ contract StandInUniswap {
         return here < lower ? lower : here > upper ? upper : here;
     }
 }
+
+/// @notice STAND-IN for a venue that gives exactly what a test wants.
+contract StandInTrader {
+    function trade(IERC20 give, uint256 out, IERC20 take, uint256 in_) external {
+        give.transferFrom(msg.sender, address(this), out);
+        take.transfer(msg.sender, in_);
+    }
+}

@@ -66,6 +66,7 @@ _HEX: Final = ("eth_call", "eth_getCode", "eth_getStorageAt")
 _BLOCKS: Final = ("eth_getBlockByNumber", "eth_getBlockByHash")
 _RECEIPT: Final = "eth_getTransactionReceipt"
 _TRANSACTION: Final = "eth_getTransactionByHash"
+_FEES: Final = "eth_feeHistory"
 _LIMITED_CODES: Final = (429, -32005, -32029)
 _LIMITED_WORDS: Final = ("rate limit", "too many requests", "limit exceeded", "capacity")
 _SENT: Final = (
@@ -258,6 +259,10 @@ def canonical(method: str, result: object, head: Head | None = None) -> Any:
         return sorted(logs, key=lambda log: (int(log["blockNumber"], 16), int(log["logIndex"], 16)))
     if method == _RECEIPT:
         return None if result is None else _receipt(result, head)
+    if method == _FEES:
+        return {
+            "baseFeePerGas": [hex(quantity(fee)) for fee in codec.field(result, "baseFeePerGas")]
+        }
     if method == _TRANSACTION:
         return None if result is None else {"hash": _word(codec.field(result, "hash"))}
     return result

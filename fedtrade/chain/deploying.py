@@ -36,6 +36,7 @@ from fedtrade.chain.mirrors import (
 )
 from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.chain.plan import DeploymentPlan, FoundingPlan, MessagesPlan, SitePlan
+from fedtrade.chain.quorum import reader
 from fedtrade.chain.rpc import Rpc, from_hex
 from fedtrade.chain.steps import Attempt, Begun, Dropped, Mined, Steps
 from fedtrade.chain.transacting import (
@@ -279,7 +280,6 @@ def deploy(plan: DeploymentPlan, out: Path, signer: Signer, report: Report) -> D
             "who deploys holds nothing afterwards, and the plan gives it an office or a seat's vote",
             "Deploy with another key",
         )
-    home = plan.site(plan.home)
     contracts = [*HOME_CONTRACTS, *(CROSS_CHAIN if len(plan.chains) > 1 else ())]
     code = b"".join(creation_code(contract)[0] for contract in contracts)
     begun = Begun(plan=plan.digest(code), founder=signer.address)
@@ -288,7 +288,7 @@ def deploy(plan: DeploymentPlan, out: Path, signer: Signer, report: Report) -> D
         steps = stack.enter_context(Steps.open(steps_file, begun))
         deployers = {}
         for site in plan.chains:
-            rpc = stack.enter_context(Rpc(site.rpc_url))
+            rpc = stack.enter_context(reader(site.all_rpc_urls, site.chain_id))
             deployers[site.name] = Deployer(
                 rpc,
                 site.name,
@@ -299,37 +299,58 @@ def deploy(plan: DeploymentPlan, out: Path, signer: Signer, report: Report) -> D
                 report=report,
             )
             _require_contracts(rpc, site)
-        at = create_consortium(deployers[home.name], plan)
-        messages = _connect(deployers, plan, at)
-        ends = {name: end for name, end in messages.items() if end.mirror is not None}
-        beacon = next((end.beacon for end in messages.values() if end.beacon is not None), None)
-        named = [
-            RegistryBeacon(str(beacon)).set_mirror(end.domain, str(end.mirror))
-            for end in ends.values()
-        ]
-        hand_over(deployers[home.name], at, plan, named)
-        for deployer in deployers.values():
-            deployer.confirm(plan.confirmations)
-        founded = deployers[home.name]
-        from_block = founded.done["timelock"].block
-        owned = [] if beacon is None else [beacon]
-        verify(founded.rpc, home.name, at, plan, from_block, owned)
-        for name, end in ends.items():
-            verify_mirror(deployers[name].rpc, founded.rpc, name, end, messages[home.name])
-        deployment = Deployment(
-            chains=tuple(
-                _deployed(
-                    site,
-                    at if site is home else None,
-                    messages.get(site.name),
-                    min(step.block for step in deployers[site.name].done.values()),
-                )
-                for site in plan.chains
-            ),
-            home=home.name,
+        deployment = establish(
+            deployers,
+            plan.chains,
+            plan.home,
+            plan,
+            (plan.validators, plan.threshold),
+            plan.confirmations,
         )
     deployment.save(out)
     return deployment
+
+
+def establish(
+    deployers: Mapping[str, Deployer],
+    sites: Sequence[SitePlan],
+    home: str,
+    plan: FoundingPlan,
+    believed: tuple[Sequence[str], int],
+    confirmations: int = 0,
+) -> Deployment:
+    """Found the consortium on the home chain and a mirror on every other; verified when it returns.
+
+    `believed`: validators (ascending), and how many of them a mirror asks for. Raises as Deployer
+    does, and NotAsPlanned.
+    """
+    founded = deployers[home]
+    at = create_consortium(founded, plan)
+    messages = _connect(deployers, sites, home, at, believed)
+    ends = {name: end for name, end in messages.items() if end.mirror is not None}
+    beacon = next((end.beacon for end in messages.values() if end.beacon is not None), None)
+    named = [
+        RegistryBeacon(str(beacon)).set_mirror(end.domain, str(end.mirror)) for end in ends.values()
+    ]
+    hand_over(founded, at, plan, named)
+    for deployer in deployers.values():
+        deployer.confirm(confirmations)
+    from_block = founded.done["timelock"].block
+    verify(founded.rpc, home, at, plan, from_block, [] if beacon is None else [beacon])
+    for name, end in ends.items():
+        verify_mirror(deployers[name].rpc, founded.rpc, name, end, messages[home])
+    return Deployment(
+        chains=tuple(
+            _deployed(
+                site,
+                at if site.name == home else None,
+                messages.get(site.name),
+                min(step.block for step in deployers[site.name].done.values()),
+            )
+            for site in sites
+        ),
+        home=home,
+    )
 
 
 def _deployed(
@@ -350,31 +371,31 @@ def _deployed(
 
 
 def _connect(
-    deployers: Mapping[str, Deployer], plan: DeploymentPlan, at: ConsortiumAt
+    deployers: Mapping[str, Deployer],
+    sites: Sequence[SitePlan],
+    home: str,
+    at: ConsortiumAt,
+    believed: tuple[Sequence[str], int],
 ) -> dict[str, MessagesAt]:
     """A beacon on the home chain and a mirror on every other, if there is another."""
-    if len(deployers) == 1:
+    if len(sites) == 1:
         return {}
-    home = plan.site(plan.home).messages
-    assert home is not None  # the plan was checked
-    beacon = deployers[plan.home].create(
-        "beacon", "RegistryBeacon", home.mailbox, at.model_registry, at.parameter_store, at.timelock
+    known = {site.name: site.messages for site in sites}
+    here = known.pop(home)
+    assert here is not None  # the plan was checked
+    beacon = deployers[home].create(
+        "beacon", "RegistryBeacon", here.mailbox, at.model_registry, at.parameter_store, at.timelock
     )
-    found = {plan.home: _end(home, beacon=beacon)}
-    for name, deployer in deployers.items():
-        known = plan.site(name).messages
-        if name == plan.home or known is None:
-            continue
-        chosen = (plan.validators, plan.threshold)
-        deployer.call(
-            "mirror's module", Call(known.multisig_factory, DEPLOY_MODULE.encode(*chosen))
-        )
-        data = deployer.rpc.eth_call(known.multisig_factory, MODULE_OF.encode(*chosen))
-        (module,) = MODULE_OF.decode(data)
+    found = {home: _end(here, beacon=beacon)}
+    for name, there in known.items():
+        assert there is not None
+        deployer, factory = deployers[name], there.multisig_factory
+        deployer.call("mirror's module", Call(factory, DEPLOY_MODULE.encode(*believed)))
+        (module,) = MODULE_OF.decode(deployer.rpc.eth_call(factory, MODULE_OF.encode(*believed)))
         mirror = deployer.create(
-            "mirror", "RegistryMirror", known.mailbox, home.domain, word_of(beacon), module
+            "mirror", "RegistryMirror", there.mailbox, here.domain, word_of(beacon), module
         )
-        found[name] = _end(known, mirror=mirror)
+        found[name] = _end(there, mirror=mirror)
     return found
 
 

@@ -175,6 +175,11 @@ class ChainDeployment(ChainSite):
     """None where the chain is not connected to others."""
 
     @property
+    def follows(self) -> bool:
+        """Whether `parameters` is a mirror, whose news grow old, and not the store itself."""
+        return self.consortium is None or self.parameters != self.consortium.parameter_store
+
+    @property
     def decided_here(self) -> ConsortiumAt:
         """The consortium's contracts. Raises BadInput on a chain that only follows."""
         if self.consortium is None:

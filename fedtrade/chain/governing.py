@@ -3,11 +3,15 @@
 Everything is tried without effect before it is sent: a proposal that breaks a rule of the parameters
 is refused by the rules themselves, any other call by the contract that would refuse it, and neither
 costs gas. What a proposal does is read from its calls, never from its description.
+
+An act has ended when it is as deep as the deployment's `confirmations` ask for. One that stands
+already, of an earlier run or of somebody else, but in newer blocks only, is waited for: where it
+falls out it is made, and where it stays it is refused as done. The contracts take each act once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -25,7 +29,7 @@ from fedtrade.chain.deployment import Address, ChainDeployment
 from fedtrade.chain.logs import logs_between
 from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.chain.rpc import NodeRefused, Rpc, eth_call
-from fedtrade.chain.transacting import Receipt, Signer, transact
+from fedtrade.chain.transacting import Receipt, Signer, Stands, stands, transact
 from fedtrade.errors import BadInput, Refusal
 from fedtrade.settings import Strict
 from fedtrade.steering import Standing as Parameters
@@ -142,9 +146,13 @@ class Voter(Signer, Protocol):
 
 
 class Governance:
-    """The governor of a home chain, with one node of that chain."""
+    """The governor of a home chain, with one node of that chain or several that agree."""
 
-    def __init__(self, chain: ChainDeployment, rpc: Rpc) -> None:
+    def __init__(
+        self, chain: ChainDeployment, rpc: Rpc, sent: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`sent` is told the hash of each transaction that is out and waited for."""
+        self._sent = sent
         self.chain = chain
         self.at = chain.decided_here
         self._store = ParameterStore(self.at.parameter_store)
@@ -211,7 +219,7 @@ class Governance:
         now_s = self.now_s()
         if self._votes(signer.address, now_s - 1) < 1:
             raise NoVote(signer.address, "a second ago, and proposing needs one")
-        if any(known.id == proposal.id for known in self.proposals()):
+        if self._is_done(self._in_state(proposal.id, *ProposalState), proposal.id):
             raise BadInput(
                 f"proposal {short(proposal.id)}",
                 "the same was proposed before",
@@ -262,11 +270,13 @@ class Governance:
 
     def queue(self, standing: Standing, signer: Signer) -> Receipt:
         """Start the delay of a proposal that has passed. Raises NotNow."""
+        standing = self._steady(standing, ProposalState.QUEUED)
         self._require(standing, ProposalState.SUCCEEDED, "queued")
         return self._send(standing.proposed.proposal.queue(self.at.governor), signer)
 
     def execute(self, standing: Standing, signer: Signer) -> Receipt:
         """Carry out a proposal that has waited. Raises NotNow."""
+        standing = self._steady(standing, ProposalState.EXECUTED)
         self._require(standing, ProposalState.QUEUED, "executed")
         if self.now_s() < standing.eta_s:
             raise NotNow(standing.id, standing.state, "executed", what_next(standing))
@@ -274,6 +284,7 @@ class Governance:
 
     def cancel(self, standing: Standing, signer: Signer) -> Receipt:
         """Take a proposal back: its proposer until voting begins, the guardian until execution."""
+        standing = self._steady(standing, ProposalState.CANCELED)
         ended = (ProposalState.CANCELED, ProposalState.EXECUTED, ProposalState.EXPIRED)
         if standing.state in ended:
             raise NotNow(standing.id, standing.state, "canceled", "It has come to its end.")
@@ -331,12 +342,43 @@ class Governance:
         self._require(standing, ProposalState.ACTIVE, "voted on")
         if not self._votes(voter, standing.proposed.vote_begins_s):
             raise NoVote(voter, "when voting began")
-        if self._one(gov.HAS_VOTED, standing.id, voter):
+        if self._is_done(self._voted(standing.id, voter), standing.id):
             raise BadInput(f"account {voter}", "it has voted already", "A vote cannot be changed")
 
     def _require(self, standing: Standing, wanted: ProposalState, act: str) -> None:
         if standing.state is not wanted:
             raise NotNow(standing.id, standing.state, act, what_next(standing))
+
+    def _steady(self, standing: Standing, goal: ProposalState) -> Standing:
+        """Where the proposal stands, once it has the state that an act leads to for good, or not."""
+        if standing.state is not goal:
+            return standing
+        if self._is_done(self._in_state(standing.id, goal), standing.id):
+            return standing
+        return self.find(f"{standing.id:064x}")
+
+    def _is_done(self, so: Stands, proposal_id: int) -> bool:
+        what = f"What was done about proposal {short(proposal_id)}"
+        return stands(self._rpc, self.chain.confirmations, so, what)
+
+    def _in_state(self, proposal_id: int, *states: ProposalState) -> Stands:
+        def so(block: int | str) -> Conversation[bool]:
+            made, governor = (proposal_id,), self.at.governor
+            ((begins_s,),) = yield from read([(governor, gov.PROPOSAL_SNAPSHOT, made)], block)
+            if not begins_s:
+                return False  # it was not proposed yet
+            ((state,),) = yield from read([(governor, gov.STATE, made)], block)
+            return ProposalState(state) in states
+
+        return so
+
+    def _voted(self, proposal_id: int, voter: str) -> Stands:
+        def so(block: int | str) -> Conversation[bool]:
+            asked = [(self.at.governor, gov.HAS_VOTED, (proposal_id, voter))]
+            ((voted,),) = yield from read(asked, block)
+            return bool(voted)
+
+        return so
 
     def _votes(self, account: str, at_s: int) -> int:
         return self._one(gov.GET_VOTES, account, at_s)
@@ -351,7 +393,15 @@ class Governance:
         return quantity(field_of(head, "number")), quantity(field_of(head, "timestamp"))
 
     def _send(self, call: Call, signer: Signer) -> Receipt:
-        return transact(self._rpc, self.chain.chain_id, signer, call)
+        chain = self.chain
+        return transact(
+            self._rpc,
+            chain.chain_id,
+            signer,
+            call,
+            confirmations=chain.confirmations,
+            sent=self._sent,
+        )
 
     def _names(self) -> dict[str, str]:
         return {

@@ -42,6 +42,17 @@ class EverythingPaused(Stale):
         )
 
 
+class NothingMirrored(Stale):
+    """A mirror that no message of the home chain has reached yet."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"Mirror {address}: no message of the home chain has arrived, so nothing is known of the "
+            "parameters. Wait until validators and relayer have brought one"
+        )
+        self.address = address
+
+
 @dataclass(frozen=True, slots=True)
 class InForce:
     """What is in force, as a parameter store or a mirror says."""
@@ -97,8 +108,11 @@ class ParameterStore:
         return Call(self.address, SET_STEWARD.encode(account))
 
     def parameters(self, block: int | str = "latest") -> Conversation[InForce]:
-        """What is in force at `block`. Raises OutOfBounds, JointlyAbsurd for what cannot be."""
+        """What is in force at `block`. Raises OutOfBounds, JointlyAbsurd for what cannot be, and
+        NothingMirrored where the address is a mirror's that waits for its first message."""
         ((values, paused, as_of_s),) = yield from read([(self.address, PARAMETERS, ())], block)
+        if not any(values):
+            raise NothingMirrored(self.address)
         return InForce(Governed.of(values), paused, as_of_s)
 
     def standing(self, block: int | str = "latest") -> Conversation[Standing]:

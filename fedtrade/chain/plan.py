@@ -230,6 +230,7 @@ roles = ["member", "helper"]    # member, helper, coordinator
 name = "ethereum"
 chain_id = 1
 rpc_url = "http://127.0.0.1:8545"
+# more_rpc_urls = ["https://<another operator's node>", "https://<a third one>"]  # most must agree
 ws_url = "ws://127.0.0.1:8546"
 price_feed = "0x0000000000000000000000000000000000000000"  # Chainlink's interface, base in quote
 feed_decimals = 8

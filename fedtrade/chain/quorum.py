@@ -40,7 +40,7 @@ from fedtrade.chain.agreement import (
     tag_of,
     transaction_hash,
 )
-from fedtrade.chain.rpc import NodeLost, NodeRefused, Rpc, RpcCall
+from fedtrade.chain.rpc import TIMEOUT_S, NodeLost, NodeRefused, Rpc, RpcCall
 from fedtrade.errors import Unavailable
 from fedtrade.market.events import Head
 from fedtrade.venues.codec import AnswerUnreadable, quantity
@@ -63,10 +63,13 @@ class _Behind(NodeUseless):
     """A node that does not know the agreed block; honest ones are a moment late."""
 
 
-def reader(urls: Sequence[str], chain_id: int) -> Rpc:
-    """The connection to one node, or to several that must agree. Raises BadInput."""
+def reader(urls: Sequence[str], chain_id: int, timeout_s: float = TIMEOUT_S) -> Rpc:
+    """The connection to one node, or to several that must agree. Raises BadInput.
+
+    `timeout_s` is of one node alone; of several each has `NODE_LIMIT_S`.
+    """
     found = distinct(urls)
-    return Rpc(found[0]) if len(found) == 1 else AgreedRpc(found, chain_id)
+    return Rpc(found[0], timeout_s) if len(found) == 1 else AgreedRpc(found, chain_id)
 
 
 class _Voter:
@@ -132,6 +135,8 @@ class AgreedRpc(Rpc):
         self._voters = [_Voter(url) for url in distinct(urls)]
         self._chain_id = chain_id
         self._one_at_a_time = threading.RLock()
+        self._newest = 0
+        """Number of the newest block that was agreed on last."""
 
     @property
     def standings(self) -> list[Standing]:
@@ -242,6 +247,8 @@ class AgreedRpc(Rpc):
             if quantity(chain_id) != self._chain_id:
                 raise NodeUseless(f"it is of chain {quantity(chain_id)}, not {self._chain_id}")
             heads[node] = head_from(raw)
+            if tag == "latest" and (agreed_number(_numbers(heads), count) or 0) < self._newest:
+                return False  # who has read a block reads none before it, if anybody can help it
             return enough_heads(_numbers(heads), count)
 
         self._ask([("eth_chainId", []), ("eth_getBlockByNumber", [tag, False])], told)
@@ -251,6 +258,8 @@ class AgreedRpc(Rpc):
         head = agreed_head(heads, count)
         if head is None or head.number != top:
             head = self._common(top)
+        if tag == "latest":
+            self._newest = head.number
         self._judge(head, heads)
         for node, other in heads.items():
             if tag == "latest" and other.number < head.number - LAG_MAX_BLOCKS:

@@ -10,7 +10,7 @@ import math
 from statistics import median
 
 from fedtrade.dashboard import formats as f
-from fedtrade.dashboard.report import ChainReport, Forecasts, Report, severity
+from fedtrade.dashboard.report import ChainReport, Forecasts, Governance, Report, severity
 
 NAMES = {
     "federated": "Federated",
@@ -171,15 +171,54 @@ def timeline_caption(report: Report) -> str:
 
 
 def provenance_sentence(report: Report) -> str:
-    """Whether every registry holds the artifact's hash."""
+    """Whether every chain's registry or mirror holds the artifact's hash."""
     live = [c.name for c in report.chains if report.live_on(c)]
     other = [c.name for c in report.chains if not report.live_on(c)]
     if not report.chains:
         return "No registry was read."
     if other:
         return f"The hash on {f.listing(other)} is NOT the artifact's."
-    where = f.count(len(live), "registry", "registries")
+    where = f.count(len(live), "chain")
     return f"The live hash on {'all ' * (len(live) > 1)}{where} equals the artifact's sha256."
+
+
+def proposal_sentence(governance: Governance) -> str:
+    """What was decided, by how many, and when it held elsewhere."""
+    p = governance.proposal
+    waited = ", ".join(f"{m.chain} {f.seconds(m.parameters_seconds)}" for m in governance.mirrors)
+    return (
+        f"{f.count(p.seats, 'member')}: {p.in_favour} for, {p.against} against ({p.needed} needed). "
+        f"{'; '.join(p.changes)}. Executed at {f.moment(p.executed_s, to_second=True)} UTC; "
+        f"the mirrors showed it after: {waited}."
+    )
+
+
+def mirrors_sentence(governance: Governance) -> str:
+    """Who is believed on the other chains, and how late they ever were."""
+    waited = ", ".join(f"{m.chain} {f.seconds(m.model_seconds)}" for m in governance.mirrors)
+    oldest = max((m.oldest_s for m in governance.mirrors), default=0)
+    return (
+        f"A mirror believes what {governance.signatures_needed} of "
+        f"{f.count(governance.validators, 'member')} have signed. After the publication the hash "
+        f"stood there after: {waited}. Later the mirrors were never more than "
+        f"{f.seconds(oldest)} behind the home chain."
+    )
+
+
+def safes_sentence(governance: Governance) -> str:
+    """How much of what they might the agents' keys have sent out in a day."""
+    shares = [
+        (spent / safe.epoch_cap if safe.epoch_cap else math.inf, safe.chain, day)
+        for safe in governance.safes
+        for day, spent in safe.spent.items()
+    ]
+    if not shares:
+        return "No order sent anything out of a Safe."
+    share, chain, day = max(shares)
+    return (
+        f"The most that the orders of a day sent out was {f.percent(share)} of that day's cap "
+        f"({chain}, {day})."
+    )
 
 
 def _span(values: list[int]) -> str:

@@ -31,6 +31,7 @@ def render(report: Report) -> str:
             sections.forecasts(report, plots),
             sections.chains(report, plots),
             sections.timeline(report, plots),
+            sections.governance(report),
             sections.provenance(report),
         ]
     )
@@ -53,7 +54,7 @@ def _header(report: Report) -> str:
     links = " · ".join(
         f'<a href="#s{i}">{i} {name}</a>'
         for i, name in enumerate(
-            ("Training", "Forecasts", "Chains", "Timeline", "Provenance"), start=1
+            ("Training", "Forecasts", "Chains", "Timeline", "Governance", "Provenance"), start=1
         )
     )
     tiles = "".join(
@@ -137,8 +138,7 @@ def _model_tile(report: Report) -> str:
         [
             f"release {report.release}",
             f"sha256 {f.short_hash(report.artifact_sha256)}",
-            f"live on {live} of {f.count(len(report.chains), 'registry', 'registries')}"
-            + (" ✓" if every else ""),
+            f"live on {live} of {f.count(len(report.chains), 'chain')}" + (" ✓" if every else ""),
         ],
         "" if every or not report.chains else "bad",
     )

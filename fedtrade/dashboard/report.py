@@ -118,7 +118,7 @@ class ChainReport(_Frozen):
     fee_pips: int
     """The pool's fee in 1e-6."""
     registry_hash: str
-    """The live hash that the chain's registry gave, as hex."""
+    """The live hash that the chain's registry, or its mirror there, gave, as hex."""
     model_version: int
     times_s: list[int]
     true_price: list[float]
@@ -161,6 +161,82 @@ class ChainReport(_Frozen):
         return max(tripped, key=lambda p: (severity(p.level), -p.time_s), default=None)
 
 
+class Proposal(_Frozen):
+    """A proposal that members passed and that was carried out. Times are of the home chain."""
+
+    id: str
+    why: str
+    changes: list[str]
+    """What it does, in words."""
+    proposer: str
+    in_favour: int
+    against: int
+    seats: int
+    needed: int
+    """Votes for or abstaining that make the quorum."""
+    proposed_s: int
+    queued_s: int
+    executed_s: int
+    transaction: str
+
+
+class MessageTaken(_Frozen):
+    """A message from the home chain that a mirror took."""
+
+    sequence: int
+    id: str
+    """Hyperlane's."""
+    sent_s: int
+    """Time of the home chain."""
+    taken_s: int
+    """Time of the mirror's chain."""
+
+
+class MirrorReport(_Frozen):
+    """A chain's mirror of registry and parameters."""
+
+    chain: str
+    address: str
+    messages: list[MessageTaken]
+    """In order."""
+    model_seconds: float
+    """From the publication at home until the mirror listed it, by this machine's clock."""
+    parameters_seconds: float
+    """From the proposal's execution until the mirror showed it."""
+    oldest_s: int
+    """The most that it was behind the home chain, between its messages and at the end."""
+
+
+class SafeReport(_Frozen):
+    """An agent's Safe and the breaker before it. Amounts are in the quote token."""
+
+    chain: str
+    safe: str
+    breaker: str
+    key: str
+    """Address of the agent's key."""
+    owners: int
+    owners_needed: int
+    action_cap: int
+    """In force at the end, on one order."""
+    epoch_cap: int
+    """In force at the end, on the orders of a day (UTC)."""
+    orders: int
+    spent: dict[str, float]
+    """Day -> what its orders sent out, as the breaker counts it."""
+
+
+class Governance(_Frozen):
+    """What the consortium decided, how it reached the other chains, and what holds the money."""
+
+    validators: int
+    signatures_needed: int
+    """Of the validators, for a mirror to believe a message."""
+    proposal: Proposal
+    mirrors: list[MirrorReport]
+    safes: list[SafeReport]
+
+
 class Report(_Frozen):
     """A whole run."""
 
@@ -180,11 +256,13 @@ class Report(_Frozen):
     forecasts: dict[str, Forecasts]
     """Symbol -> forecasts."""
     chains: list[ChainReport]
+    governance: Governance | None
+    """None where nothing was governed: a report of agents alone."""
     verdict: list[str]
     """Plain sentences: what beat what."""
 
     def live_on(self, chain: ChainReport) -> bool:
-        """Whether the chain's registry holds exactly the published artifact's hash."""
+        """Whether the chain's registry or mirror holds exactly the published artifact's hash."""
         wanted = _plain_hash(self.artifact_sha256)
         return len(wanted) == 64 and _plain_hash(chain.registry_hash) == wanted
 

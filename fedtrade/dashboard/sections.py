@@ -1,4 +1,4 @@
-"""The five sections of the report, each a function of the report alone."""
+"""The six sections of the report, each a function of the report alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from fedtrade.dashboard import formats as f
 from fedtrade.dashboard.chain_figures import chain_figure, timeline_figure
 from fedtrade.dashboard.figures import forecast_figure, score_figure, training_figure
 from fedtrade.dashboard.markup import Plots, Row, element, paragraph, section, table
-from fedtrade.dashboard.report import QUOTE, ChainReport, Report
+from fedtrade.dashboard.report import (
+    QUOTE,
+    ChainReport,
+    Governance,
+    MirrorReport,
+    Report,
+    SafeReport,
+)
 
 
 def training(report: Report, plots: Plots) -> str:
@@ -207,8 +214,142 @@ def _event_rows(report: Report) -> list[Row]:
     return [row for _, row in sorted(rows, key=lambda item: item[0])]
 
 
+def governance(report: Report) -> str:
+    """Section 5: what was decided, how the other chains heard of it, and what bounds the agents."""
+    title, g = "Governance and mirrors", report.governance
+    if g is None:
+        return section(5, title, paragraph("Nothing was governed in this run.", "empty"))
+    lede = paragraph(
+        "The consortium decides on one chain. Its members' validators sign each message of that "
+        "chain, a relayer carries it, and the mirror on every other chain checks the signatures "
+        "itself. Each agent's money lies in a Safe: its key sends orders, and the breaker before "
+        "the Safe holds it to the limits in force."
+    )
+    return section(5, title, lede, _proposal(g), _mirrors(report, g), _safes(g))
+
+
+def _proposal(g: Governance) -> str:
+    p = g.proposal
+    changes = "".join(element("li", escape(line)) for line in p.changes)
+    asked = f"{element('p', f'<b>{escape(p.why)}</b>')}<ul>{changes}</ul>"
+    steps = [
+        [
+            "proposed",
+            f.moment(p.proposed_s, to_second=True),
+            f"by <code>{escape(p.proposer)}</code>",
+        ],
+        [
+            "passed and queued",
+            f.moment(p.queued_s, to_second=True),
+            f"{p.in_favour} for, {p.against} against, of {f.count(p.seats, 'member')}; "
+            f"{p.needed} needed",
+        ],
+        [
+            "executed by the timelock",
+            f.moment(p.executed_s, to_second=True),
+            f"<code>{escape(p.transaction)}</code>",
+        ],
+    ]
+    steps += [
+        [f"in force on {escape(m.chain)}", f"{f.seconds(m.parameters_seconds)} later", ""]
+        for m in g.mirrors
+    ]
+    return (
+        element("h3", f"Proposal <code>{escape(p.id[:10])}</code>")
+        + f'<div class="callout">{asked}</div>'
+        + table(["Step", "Time (UTC)", ""], steps, words=3)
+    )
+
+
+def _mirrors(report: Report, g: Governance) -> str:
+    hashes = {chain.name: chain.registry_hash for chain in report.chains}
+
+    def cells(m: MirrorReport) -> Row:
+        last = m.messages[-1] if m.messages else None
+        return [
+            f"<b>{escape(m.chain)}</b>",
+            f"<code>{escape(m.address)}</code>",
+            f"<code>{escape(f.short_hash(hashes.get(m.chain, '')))}</code>",
+            f"{last.sequence}: <code>{escape(f.short_hash(last.id))}</code>" if last else f.MISSING,
+            f.number(len(m.messages), 0),
+            f.seconds(m.model_seconds),
+            f.seconds(m.oldest_s),
+        ]
+
+    heads = ["Mirror", "Address", "Live hash", "Newest message", "Taken", "Hash after", "Oldest"]
+    rows = [
+        [
+            escape(m.chain),
+            f.number(taken.sequence, 0),
+            f"<code>{escape(taken.id)}</code>",
+            f.moment(taken.sent_s, to_second=True),
+            f.moment(taken.taken_s, to_second=True),
+        ]
+        for m in g.mirrors
+        for taken in m.messages
+    ]
+    every = table(["Mirror", "Number", "Message id", "Sent (UTC)", "Taken (UTC)"], rows, words=5)
+    listed = f"<summary>{f.count(len(rows), 'message')} as a table</summary>"
+    note = paragraph(
+        "Seconds are of this machine, where a block is final at once and nobody waits for the next "
+        "poll; elsewhere the home chain's finality and the polls come on top.",
+        "foot",
+    )
+    return (
+        element("h3", "Mirrors")
+        + paragraph(findings.mirrors_sentence(g))
+        + table(heads, [cells(m) for m in g.mirrors], words=4)
+        + note
+        + f'<details>{listed}<div class="scroll">{every}</div></details>'
+    )
+
+
+def _safes(g: Governance) -> str:
+    days = sorted({day for safe in g.safes for day in safe.spent})
+
+    def cells(safe: SafeReport) -> Row:
+        spent = [safe.spent.get(day, 0.0) for day in days]
+        shares = [
+            f"{f.number(amount, 0)} ({f.percent(amount / safe.epoch_cap)})"
+            if safe.epoch_cap
+            else f.number(amount, 0)
+            for amount in spent
+        ]
+        where = "<br>".join(
+            f"{name} <code>{escape(address)}</code>"
+            for name, address in (
+                ("Safe", safe.safe),
+                ("breaker", safe.breaker),
+                ("agent's key", safe.key),
+            )
+        )
+        return [
+            f"<b>{escape(safe.chain)}</b>",
+            where,
+            f"{safe.owners_needed} of {safe.owners}",
+            f.number(safe.action_cap, 0),
+            f.number(safe.epoch_cap, 0),
+            f.number(safe.orders, 0),
+            *shares,
+        ]
+
+    heads = ["Chain", "Addresses", "Owners", "Cap of an order", "Cap of a day", "Orders"]
+    note = paragraph(
+        f"All amounts in {QUOTE}, at the feed's price. Sent out is counted gross, call by call, as "
+        "the breaker counts it; what comes back is not set off.",
+        "foot",
+    )
+    spent_heads = [f"Sent out {day}" for day in days]
+    return (
+        element("h3", "Custody")
+        + paragraph(findings.safes_sentence(g))
+        + table([*heads, *spent_heads], [cells(s) for s in g.safes], words=3)
+        + note
+    )
+
+
 def provenance(report: Report) -> str:
-    """Section 5: which bytes were live where, where the time went, and what was not real."""
+    """Section 6: which bytes were live where, where the time went, and what was not real."""
 
     def hash_cells(chain: ChainReport) -> Row:
         same = report.live_on(chain)
@@ -221,7 +362,7 @@ def provenance(report: Report) -> str:
             f"<code>{escape(f.short_hash(chain.journal_head))}</code>",
         ]
 
-    heads = ["Chain", "Version", "Live hash on its registry", "Artifact", "Journal head"]
+    heads = ["Chain", "Version", "Live hash there", "Artifact", "Journal head"]
     parts = [
         element("p", f"Artifact sha256 <code>{escape(report.artifact_sha256)}</code>"),
         paragraph(findings.provenance_sentence(report)),
@@ -236,7 +377,7 @@ def provenance(report: Report) -> str:
         parts.append(f'<div class="callout warn"><p>{intro}</p><ul>{items}</ul></div>')
     else:
         parts.append(paragraph("None was declared.", "empty"))
-    return section(5, "Provenance", *parts)
+    return section(6, "Provenance", *parts)
 
 
 def _stages(seconds: dict[str, float]) -> str:

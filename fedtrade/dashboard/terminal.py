@@ -40,6 +40,12 @@ def summary_table(report: Report) -> Table:
     ]
     rows += [("forecast", sentence) for sentence in findings.forecast_findings(report)[:1]]
     rows += [(f"{chain.name} {chain.symbol}", _chain(chain)) for chain in report.chains]
+    if report.governance is not None:
+        rows += [
+            ("governance", findings.proposal_sentence(report.governance)),
+            ("mirrors", findings.mirrors_sentence(report.governance)),
+            ("custody", findings.safes_sentence(report.governance)),
+        ]
     rows += [("stand-in", text) for text in report.standins]
     rows.append(
         ("time", ", ".join(f"{k} {f.seconds(v)}" for k, v in report.seconds.items()) or "not taken")

@@ -1,9 +1,10 @@
 """What is deployed on a local chain, and in which order.
 
 Real: Uniswap v3 (factory, descriptor, position manager, router, quoter) from the pinned packages,
-and our own consortium, founded by the deployer of every other chain. Stand-ins: four tokens
-(`DevToken`) and the price feed (`LocalPriceFeed`), written by one operator in place of an oracle
-committee. The tokens are no wrapped native tokens, so the venue's native-token paths are unused.
+Hyperlane (`hyperlane.py`), and our own consortium on the home chain with a mirror on every other,
+founded by the deployer of every other chain (`found`). Stand-ins: tokens (`DevToken`) and the price
+feed (`LocalPriceFeed`), written by one operator in place of an oracle committee. The tokens are no
+wrapped native tokens, so the venue's native-token paths are unused.
 
 The pool starts at the plan's price with one full-range position of a background LP under it, which
 is the market's depth. Time starts at `Genesis.start_s`, so that simulated market time is chain time.
@@ -12,6 +13,7 @@ is the market's depth. Time starts at `Genesis.start_s`, so that simulated marke
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.resources import files
@@ -21,14 +23,13 @@ from eth_abi.abi import encode
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from fedtrade.chain.contracts import CONTRACTS
-from fedtrade.chain.deploying import Deployer, create_consortium, hand_over
-from fedtrade.chain.deployment import ChainDeployment, TokenAt
-from fedtrade.chain.plan import FoundingPlan, GovernancePlan
+from fedtrade.chain.contracts import CONTRACTS, MEMBER
+from fedtrade.chain.deploying import Deployer, establish
+from fedtrade.chain.deployment import ChainSite, Deployment, TokenAt
+from fedtrade.chain.plan import FoundingPlan, GovernancePlan, SeatPlan, SitePlan
 from fedtrade.chain.rpc import NodeRefused, Rpc, from_hex
 from fedtrade.chain.steps import Steps
 from fedtrade.chain.transacting import Transaction
-from fedtrade.chain.verification import verify
 from fedtrade.devnet.accounts import (
     ARBITRAGEUR,
     BACKGROUND_LP,
@@ -85,12 +86,14 @@ class Genesis:
     """Whole quote units on each side of the background LP's full range."""
     activation_delay_s: int = 30
     """Shorter than the default of the parameter: a rehearsal does not wait for a day."""
+    slippage_max_bps: int = 50
+    """Of a swap against the feed's price, fee included: it has to leave room for the pools' fees."""
     voting_s: int = 300
     """Of the governor: how long votes are taken; they begin, and what is passed waits, a fifth."""
     home: str = "aster"
 
-    def founding(self) -> FoundingPlan:
-        """The consortium of each chain, without a seat yet."""
+    def founding(self, seats: Sequence[SeatPlan] = ()) -> FoundingPlan:
+        """The consortium of the home chain."""
         fifth = self.voting_s // 5
         how = GovernancePlan(
             voting_delay_s=fifth,
@@ -101,7 +104,12 @@ class Genesis:
             steward=STEWARD,
         )
         return FoundingPlan(
-            governance=how, parameters={"activationDelayS": self.activation_delay_s}
+            governance=how,
+            seats=tuple(seats),
+            parameters={
+                "activationDelayS": self.activation_delay_s,
+                "slippageMaxBps": self.slippage_max_bps,
+            },
         )
 
 
@@ -134,10 +142,8 @@ def send(rpc: Rpc, sender: str, call: Call, gas: int = GAS) -> dict[str, Any]:
                        "value": hex(call.value_wei), "gas": hex(gas)}, "A transaction")  # fmt: skip
 
 
-def deploy_chain(
-    chain: Anvil, plan: ChainPlan, genesis: Genesis, uniswap: Artifacts
-) -> ChainDeployment:
-    """Deploy everything on an empty chain."""
+def deploy_site(chain: Anvil, plan: ChainPlan, genesis: Genesis, uniswap: Artifacts) -> ChainSite:
+    """Deploy the market on an empty chain: what is there before a consortium comes."""
     deployer = _Deployer(chain.rpc, uniswap)
     base, quote = deployer.tokens(plan)
     factory = deployer.uniswap(CORE, "UniswapV3Factory.sol")
@@ -156,27 +162,17 @@ def deploy_chain(
     )
     swap_router = deployer.uniswap(PERIPHERY, "SwapRouter.sol", venue)
     quoter = deployer.uniswap(PERIPHERY, "lens/QuoterV2.sol", venue)
-    founding = genesis.founding()
-    founder = Deployer(chain.rpc, plan.name, plan.chain_id, Unlocked(chain.rpc, GOVERNOR), Steps())
-    consortium = create_consortium(founder, founding)
-    hand_over(founder, consortium, founding)
-    from_block = founder.done["timelock"].block
-    verify(chain.rpc, plan.name, consortium, founding, from_block)
     answer = round(plan.price * 10**FEED_DECIMALS)
     described = encode(
         ["uint8", "string", "int256"], [FEED_DECIMALS, f"{plan.symbol} / USDC", answer]
     )
     feed = deployer.ours("LocalPriceFeed", described, sender=OPERATOR)
     pool = deployer.pool(plan, base, quote, factory, position_manager)
-    deployed = ChainDeployment(
+    deployed = ChainSite(
         name=plan.name,
         chain_id=plan.chain_id,
         rpc_url=chain.url,
         ws_url=chain.ws_url,
-        registry=consortium.model_registry,
-        parameters=consortium.parameter_store,
-        consortium=consortium,
-        from_block=from_block,
         confirmations=1,
         price_feed=feed,
         feed_decimals=FEED_DECIMALS,
@@ -194,6 +190,28 @@ def deploy_chain(
     _endow(chain.rpc, deployed)
     _provide_depth(chain.rpc, deployed, plan, genesis)
     return deployed
+
+
+def found(
+    chains: Mapping[str, Anvil],
+    sites: Sequence[SitePlan],
+    genesis: Genesis,
+    seats: Sequence[SeatPlan],
+) -> Deployment:
+    """Found the consortium with these seats; its members' signatures are what mirrors believe.
+
+    Two thirds of the members have to have signed. Where nobody has a seat yet, the operator alone.
+    """
+    plan, steps = genesis.founding(seats), Steps()
+    signers = [seat.signer for seat in plan.seats if seat.mask & MEMBER] or [OPERATOR]
+    validators = sorted(signers, key=lambda address: int(address, 16))
+    deployers = {}
+    for site in sites:
+        rpc = chains[site.name].rpc
+        founder = Unlocked(rpc, GOVERNOR)
+        deployers[site.name] = Deployer(rpc, site.name, site.chain_id, founder, steps)
+    believed = (validators, (2 * len(validators) + 2) // 3)
+    return establish(deployers, sites, genesis.home, plan, believed)
 
 
 def mint_tokens(rpc: Rpc, token: TokenAt, account: str, whole_units: float) -> int:
@@ -274,7 +292,7 @@ def _created(sender: str, nonce: int) -> bytes:
     return keccak(bytes([0xC0 + len(content)]) + content)[12:]
 
 
-def _endow(rpc: Rpc, chain: ChainDeployment) -> None:
+def _endow(rpc: Rpc, chain: ChainSite) -> None:
     """Give the market's own accounts tokens, and let the venue take them."""
     for account in (ARBITRAGEUR, NOISE_TRADER, BACKGROUND_LP, STATIC_LP):
         for token in (chain.base, chain.quote):
@@ -283,7 +301,7 @@ def _endow(rpc: Rpc, chain: ChainDeployment) -> None:
                 send(rpc, account, encode_approval(token.address, spender))
 
 
-def _provide_depth(rpc: Rpc, chain: ChainDeployment, plan: ChainPlan, genesis: Genesis) -> None:
+def _provide_depth(rpc: Rpc, chain: ChainSite, plan: ChainPlan, genesis: Genesis) -> None:
     key = chain.pool_key()
     base = round(genesis.depth_quote / plan.price * 10**chain.base.decimals)
     quote = genesis.depth_quote * 10**chain.quote.decimals

@@ -1,5 +1,7 @@
 """Three local chains as one object: up, time, money, down.
 
+One of them is the consortium's home; on the others stands a mirror of it, behind Hyperlane.
+
 The chains end with the process that started them, whatever ends it. After `up` each transaction is
 mined at once and chain time goes on from `Genesis.start_s` at the pace of the wall clock; a rehearsal
 that owns the time switches mining off (`Anvil.automine`) and calls `mine` with its own times.
@@ -13,6 +15,8 @@ from typing import Any, Self
 
 from fedtrade.chain.contracts import explain
 from fedtrade.chain.deployment import Deployment
+from fedtrade.chain.mirrors import RegistryBeacon
+from fedtrade.chain.plan import SeatPlan
 from fedtrade.chain.rpc import NodeRefused, Rpc, eth_call
 from fedtrade.devnet.anvil import Anvil
 from fedtrade.devnet.artifacts import fetch
@@ -21,10 +25,12 @@ from fedtrade.devnet.deploy import (
     MARKETS,
     ChainPlan,
     Genesis,
+    found,
     mint_tokens,
     send,
 )
-from fedtrade.devnet.states import deployed_states
+from fedtrade.devnet.hyperlane import deploy_mirror
+from fedtrade.devnet.states import deployed_states, sites_of
 from fedtrade.errors import BadInput
 from fedtrade.venues.codec import Call, quantity
 
@@ -43,17 +49,18 @@ class Devnet:
         ports: Sequence[int] | None = None,
         plans: Sequence[ChainPlan] = MARKETS,
         genesis: Genesis = Genesis(),  # noqa: B008 - frozen
+        seats: Sequence[SeatPlan] = (),
     ) -> Devnet:
         """Start one chain per plan; all of them, or none and an error.
 
-        `ports`: one per plan, in order; free ports otherwise.
+        `ports`: one per plan, in order; free ports otherwise. `seats`: of the consortium, from its
+        founding on; what two thirds of its members sign is believed on the other chains.
         """
         if ports is not None and len(ports) != len(plans):
             raise BadInput("ports", f"{len(ports)} for {len(plans)} chains", "Give one per chain.")
         root = cache or cache_folder()
         artifacts = fetch(root)
         states = deployed_states(root, artifacts, plans, genesis)
-        planned = Deployment.load(states / "deployment.json")
         chains: dict[str, Anvil] = {}
         try:
             for number, plan in enumerate(plans):
@@ -67,17 +74,39 @@ class Devnet:
             for chain in chains.values():
                 # A loaded chain's clock is unset until a block is made at a given time.
                 chain.mine(chain.latest().timestamp_s + 1)
+            sites = [
+                site.model_copy(
+                    update={"rpc_url": chains[site.name].url, "ws_url": chains[site.name].ws_url}
+                )
+                for site in sites_of(states)
+            ]
+            deployment = found(chains, sites, genesis, seats)
         except BaseException:
             for chain in chains.values():
                 chain.stop()
             raise
-        deployed = tuple(
-            known.model_copy(
-                update={"rpc_url": chains[known.name].url, "ws_url": chains[known.name].ws_url}
-            )
-            for known in planned.chains
-        )
-        return cls(chains, Deployment(chains=deployed, home=planned.home))
+        return cls(chains, deployment)
+
+    def link(self, validators: Sequence[str], threshold: int) -> Deployment:
+        """Put mirrors that believe `threshold` of these validators in the place of those there are.
+
+        Gives the deployment as it is then; needs automine.
+        """
+        known = self.deployment
+        home = known.chain(known.home)
+        assert home.messages is not None
+        beacon, chains = RegistryBeacon(str(home.messages.beacon)), []
+        for chain in known.chains:
+            if chain.messages is not None and chain.messages.mirror is not None:
+                end = deploy_mirror(
+                    self.rpc(chain.name), chain.messages, home.messages, validators, threshold
+                )
+                self.govern(home.name, beacon.set_mirror(end.domain, str(end.mirror)))
+                new = {"messages": end, "registry": end.mirror, "parameters": end.mirror}
+                chain = chain.model_copy(update=new)
+            chains.append(chain)
+        self.deployment = known.model_copy(update={"chains": tuple(chains)})
+        return self.deployment
 
     def anvil(self, chain: str) -> Anvil:
         """One chain's process, with control over its blocks and its time."""

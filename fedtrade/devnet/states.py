@@ -1,4 +1,7 @@
-"""Deployed chains kept as state dumps, so that every start but the first only loads a file.
+"""Chains with their markets kept as state dumps, so that every start but the first loads a file.
+
+The consortium is not in them: it is founded at each start, with whatever seats it is to have, which
+takes tenths of a second.
 
 A dump is keyed by everything that it follows from: the artifact lock, our compiled contracts, the
 sources that deploy, and the parameters. Whatever changes, changes the key, and a new dump is built;
@@ -16,31 +19,31 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from fedtrade.chain.deployment import Deployment
+from pydantic import TypeAdapter
+
+from fedtrade.chain.plan import SitePlan
 from fedtrade.devnet.anvil import HARDFORK, Anvil
 from fedtrade.devnet.artifacts import Artifacts, lock_bytes
 from fedtrade.devnet.cache import disk_errors, exclusive, new_folder
-from fedtrade.devnet.deploy import ChainPlan, Genesis, contract_files, deploy_chain
+from fedtrade.devnet.deploy import ChainPlan, Genesis, contract_files, deploy_site
+from fedtrade.devnet.hyperlane import deploy_hyperlane
 
 _SOURCES: Final = (
     ("fedtrade.devnet", "accounts.py"),
     ("fedtrade.devnet", "anvil.py"),
     ("fedtrade.devnet", "deploy.py"),
-    ("fedtrade", "governed.py"),
+    ("fedtrade.devnet", "hyperlane.py"),
     ("fedtrade.venues", "uniswap_v3.py"),
-    ("fedtrade.chain", "deploying.py"),
     ("fedtrade.chain", "deployment.py"),
     ("fedtrade.chain", "plan.py"),
-    ("fedtrade.chain", "transacting.py"),
-    ("fedtrade.venues", "governance.py"),
-    ("fedtrade", "governed.py"),
 )
+_SITES: Final = TypeAdapter(tuple[SitePlan, ...])
 
 
 def deployed_states(
     root: Path, artifacts: Artifacts, plans: Sequence[ChainPlan], genesis: Genesis
 ) -> Path:
-    """A folder with `deployment.json` (its node addresses are void) and `CHAIN.json` per chain."""
+    """A folder with `sites.json` (its node addresses are void) and `CHAIN.json` per chain."""
     folder = root / "states" / _key(plans, genesis)
     if not folder.is_dir():
         with exclusive(root):
@@ -48,6 +51,11 @@ def deployed_states(
                 with disk_errors(root), new_folder(folder) as building:
                     _build(building, artifacts, plans, genesis)
     return folder
+
+
+def sites_of(folder: Path) -> tuple[SitePlan, ...]:
+    """What stands on each chain of such a folder."""
+    return _SITES.validate_json((folder / "sites.json").read_bytes())
 
 
 def _key(plans: Sequence[ChainPlan], genesis: Genesis) -> str:
@@ -64,12 +72,15 @@ def _key(plans: Sequence[ChainPlan], genesis: Genesis) -> str:
 def _build(
     folder: Path, artifacts: Artifacts, plans: Sequence[ChainPlan], genesis: Genesis
 ) -> None:
-    chains = []
+    sites = []
     for plan in plans:
         with ExitStack() as stack:
             chain = stack.enter_context(
                 Anvil.start(artifacts.anvil, plan.chain_id, timestamp_s=genesis.start_s)
             )
-            chains.append(deploy_chain(chain, plan, genesis, artifacts))
+            site = deploy_site(chain, plan, genesis, artifacts)
+            others = [other.chain_id for other in plans if other is not plan]
+            messages = deploy_hyperlane(chain.rpc, artifacts, plan.chain_id, others)
+            sites.append(SitePlan(**dict(site), messages=messages))
             chain.dump_state(folder / f"{plan.name}.json")
-    Deployment(chains=tuple(chains), home=genesis.home).save(folder / "deployment.json")
+    (folder / "sites.json").write_bytes(_SITES.dump_json(tuple(sites), indent=2))

@@ -6,7 +6,7 @@ needs no torch: at the sizes of a round (tens of rows, some thousand parameters)
 gradient is the number of calls, and at larger ones it is the matrix products, which are as fast.
 
 With a_r the input and δ_r the output slope of row r in a layer, the gradient of position p is
-G_p = Σ_{r of p} δ_r (a_r, 1)ᵀ, and without any G_p being formed
+G_p = Σ_{r of p} δ_r (a_r, 1)ᵀ. A small batch forms each G_p, which takes the fewest calls. For others
 
     ‖G_p‖² = Σ_{r,s of p} Σ_layers (a_r·a_s + 1)(δ_r·δ_s)     Σ_p f_p G_p = Σ_r f_p(r) δ_r (a_r, 1)ᵀ
 
@@ -29,6 +29,12 @@ from fedtrade.learning.windows import PositionBatch
 HUBER_KNEES = (3.0, 1.0)
 """Per head, in log units: some 3.5 and 2 deviations of the baseline's residuals."""
 HEAD_WEIGHTS = (1.0, 0.5)
+
+_KNEES = np.array(HUBER_KNEES)
+_MINUS_WEIGHTS = -np.array(HEAD_WEIGHTS)
+
+_FORMED = 2**17
+"""Numbers up to which every G_p is formed: they stay in the processor's cache."""
 
 Floats = NDArray[Any]
 """Of the precision that the call asks for."""
@@ -95,8 +101,12 @@ def clipped_gradient_sum(
         weights = batch.weights.ravel()
         mean_loss = float(np.dot(losses, weights.astype(precision))) / batch.count
         slopes = _backward(done, at_output * done.scale * weights[:, None])
-        norms = np.sqrt(_squared_norms(done.inputs, slopes, batch.count))
-        return _clipped_sum(done, slopes, clip_norm / norms), mean_loss
+        if batch.count * sum(w.size for w in done.weights) <= _FORMED:
+            total = _clipped_sum_of(_each_gradient(done, slopes, batch.count), clip_norm)
+        else:
+            norms = np.sqrt(_squared_norms(done.inputs, slopes, batch.count))
+            total = _clipped_sum(done, slopes, clip_norm / norms)
+        return total.astype(np.float64, copy=False), mean_loss
 
 
 def _rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -105,38 +115,42 @@ def _rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _forward(arrays: Weights, features: Floats, precision: Precision) -> _Pass:
-    fixed = {n: arrays[FIXED + n].astype(precision, copy=False) for n in _FIXED}
+    def array(name: str) -> Floats:
+        return arrays[name].astype(precision, copy=False)
+
     z = features.astype(precision)
-    z -= fixed["feature_mean"]
-    z /= fixed["feature_scale"]
+    z -= array(f"{FIXED}feature_mean")
+    z /= array(f"{FIXED}feature_scale")
     np.maximum(z, -CLIP_SIGMA, out=z)
     np.minimum(z, CLIP_SIGMA, out=z)
-    depth = sum(name.startswith("dense") and name.endswith("weight") for name in arrays)
+    depth = 0
+    while f"dense{depth}.weight" in arrays:
+        depth += 1
     names = [*(f"dense{i}" for i in range(depth)), "head"]
-    weights = [arrays[f"{name}.weight"].astype(precision, copy=False) for name in names]
+    weights = [array(f"{name}.weight") for name in names]
     inputs = [z]
     for name, weight in zip(names, weights, strict=True):
         linear = inputs[-1] @ weight.T
         linear += arrays[f"{name}.bias"]
         if name != "head":
             inputs.append(np.tanh(linear, out=linear))
-    outputs = z @ fixed["baseline_weight"].T
-    outputs += fixed["baseline_bias"]
-    outputs += fixed["target_scale"] * linear
-    return _Pass(names, weights, inputs, outputs, fixed["target_scale"])
-
-
-_FIXED = ("baseline_bias", "baseline_weight", "feature_mean", "feature_scale", "target_scale")
+    scale = array(f"{FIXED}target_scale")
+    outputs = z @ array(f"{FIXED}baseline_weight").T
+    outputs += array(f"{FIXED}baseline_bias")
+    outputs += scale * linear
+    return _Pass(names, weights, inputs, outputs, scale)
 
 
 def _window_losses(outputs: Floats, targets: Floats) -> tuple[Floats, Floats]:
     """The loss of each window (N,) and its slope at the outputs (N, K)."""
-    knees = np.array(HUBER_KNEES, outputs.dtype)
-    weights = np.array(HEAD_WEIGHTS, outputs.dtype)
+    knees, weights = _KNEES.astype(outputs.dtype), _MINUS_WEIGHTS.astype(outputs.dtype)
     error = targets - outputs
-    bounded = np.minimum(np.maximum(error, -knees), knees)
-    slopes = -weights * bounded
-    return (slopes * (0.5 * bounded - error)).sum(1), slopes
+    bounded = np.maximum(error, -knees)
+    np.minimum(bounded, knees, out=bounded)
+    slopes = weights * bounded
+    bounded *= 0.5
+    bounded -= error
+    return np.vecdot(slopes, bounded), slopes
 
 
 def _backward(done: _Pass, slopes: Floats) -> list[Floats]:
@@ -147,6 +161,35 @@ def _backward(done: _Pass, slopes: Floats) -> list[Floats]:
         slopes *= 1 - a * a
         found.append(slopes)
     return found[::-1]
+
+
+def _each_gradient(done: _Pass, slopes: list[Floats], positions: int) -> Floats:
+    """G_p of every position (P, d), in the order of `flatten`."""
+    sizes = [
+        slope.shape[1] * (1 + a.shape[1]) for a, slope in zip(done.inputs, slopes, strict=True)
+    ]
+    found = np.empty((positions, sum(sizes)), slopes[0].dtype)
+    end = 0
+    for _, i in sorted((name, i) for i, name in enumerate(done.names)):
+        a = done.inputs[i].reshape(positions, -1, done.inputs[i].shape[1])
+        slope = slopes[i].reshape(positions, -1, slopes[i].shape[1])
+        begin, end = end, end + sizes[i]
+        middle = begin + slope.shape[2]
+        np.add.reduce(slope, axis=1, out=found[:, begin:middle])
+        weight = found[:, middle:end].reshape(positions, slope.shape[2], a.shape[2])
+        np.matmul(slope.transpose(0, 2, 1), a, out=weight)
+    return found
+
+
+def _clipped_sum_of(gradients: Floats, clip_norm: float) -> Floats:
+    """Σ_p clip(G_p, C) of (P, d): (d,). Rows that are not finite, or 0, add nothing."""
+    factors = clip_norm / np.sqrt(np.vecdot(gradients, gradients))
+    broken = ~(factors > 0)  # NaN or 0: the norm was not finite
+    if broken.any():  # 0·∞ is not 0
+        gradients[broken] = 0
+        factors[broken] = 0
+    total: Floats = np.minimum(factors, 1) @ gradients
+    return total
 
 
 def _squared_norms(inputs: list[Floats], slopes: list[Floats], positions: int) -> Floats:
@@ -186,7 +229,7 @@ def _squared_lengths(inputs: list[Floats], slopes: list[Floats]) -> Floats:
     return squares
 
 
-def _clipped_sum(done: _Pass, slopes: list[Floats], factors: Floats) -> NDArray[np.float64]:
+def _clipped_sum(done: _Pass, slopes: list[Floats], factors: Floats) -> Floats:
     """Σ_p min(1, factor_p)·G_p in the order of `flatten`. What has no factor above 0 adds nothing."""
     broken = ~(factors > 0)  # NaN or 0: the norm was not finite
     windows = len(done.inputs[0]) // len(factors)
@@ -200,4 +243,4 @@ def _clipped_sum(done: _Pass, slopes: list[Floats], factors: Floats) -> NDArray[
             a = np.where(dropped[:, None], 0, a)
         parts[f"{name}.bias"] = scaled.sum(0)
         parts[f"{name}.weight"] = (scaled.T @ a).ravel()
-    return np.concatenate([parts[name] for name in sorted(parts)]).astype(np.float64, copy=False)
+    return np.concatenate([parts[name] for name in sorted(parts)])

@@ -97,6 +97,20 @@ class ModelRevoked:
 
 
 @dataclass(frozen=True, slots=True)
+class ParametersSeen:
+    """What governs on this chain, as its parameter store or mirror says at a block."""
+
+    block: int
+    values: tuple[int, ...]
+    """Those in force, in the order of the contracts (`fedtrade.governed`)."""
+    paused: bool
+    as_of_s: int
+    """Up to when the home chain's state is known here."""
+    mirrored: bool
+    """Whether this grows old: on the home chain it holds until it is told anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class BarClosed:
     """An aggregate of trading over [start_s, start_s + width_s): history given at the start."""
 
@@ -158,6 +172,7 @@ Event = (
     | OracleUpdated
     | ModelPublished
     | ModelRevoked
+    | ParametersSeen
     | BarClosed
     | Holdings
     | ActionSettled

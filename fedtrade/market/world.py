@@ -1,12 +1,12 @@
-"""All that an agent knows of one chain, rebuilt from events: head, pool, oracle, holdings, models.
+"""All that an agent knows of one chain, from events: head, pool, oracle, account, models, parameters.
 
 The world is a set of replicas. Each is either exactly what the chain says at the last `Head`, or it
 raises a `Stale` that says why; there is no best guess in between. What breaks it and what heals it:
 
     a head whose parent is not our head, a gap in heads    ChainBroken      until a PoolSnapshot
     blocks were replaced                                   Reorganisation   arrives, and with it
-    a log that the pool replica does not reproduce         ReplicaDiverged  oracle, models, account
-    nothing has been told yet                              NotYetKnown
+    a log that the pool replica does not reproduce         ReplicaDiverged  oracle, account, models,
+    nothing has been told yet                              NotYetKnown                 parameters
 
 While broken, swaps and heads still make bars (a bar needs prices and no replica), so that history
 has no hole after a reconnect. Bars are of one width (a minute) and close at the first head of a
@@ -32,6 +32,7 @@ from fedtrade.market.events import (
     ModelPublished,
     ModelRevoked,
     OracleUpdated,
+    ParametersSeen,
     PoolSnapshot,
     PositionHeld,
     Reorganised,
@@ -184,6 +185,7 @@ class World:
         self._pool: Pool | None = None
         self._oracle: OracleUpdated | None = None
         self._holdings: Holdings | None = None
+        self._parameters: ParametersSeen | None = None
         self._marks: dict[int, tuple[int, int]] = {}
         self._trades: list[tuple[float, float]] = []
         self._anchor = -1
@@ -202,6 +204,7 @@ class World:
             ("pool", self._pool),
             ("oracle", self._oracle),
             ("account", self._holdings),
+            ("governed parameters", self._parameters),
         ):
             if part is None:
                 return NotYetKnown(what)
@@ -222,6 +225,10 @@ class World:
     @property
     def holdings(self) -> Holdings:
         return self._known(self._holdings, "account")
+
+    @property
+    def parameters(self) -> ParametersSeen:
+        return self._known(self._parameters, "governed parameters")
 
     @property
     def price(self) -> float:
@@ -283,6 +290,8 @@ class World:
                 self.models.published[event.version] = event
             case ModelRevoked():
                 self.models.revoked.add(event.version)
+            case ParametersSeen():
+                self._parameters = event
             case BarClosed():
                 self._bars.history(event)
             case Reorganised():
@@ -353,7 +362,7 @@ class World:
 
     def _forget(self, why: Stale) -> None:
         self._broken = why
-        self._head = self._pool = self._oracle = self._holdings = None
+        self._head = self._pool = self._oracle = self._holdings = self._parameters = None
         self._marks = {}
         self._trades = []
         self._anchor = -1

@@ -16,8 +16,9 @@ What each level lets through:
     UNWIND        no          yes                 yes        and sells the volatile asset
 
 `check` judges one action. Whether it adds risk is derived here from what it does; an action that
-says otherwise of itself is refused. Passing conditions (a model that is not live yet, gas above its
-ceiling, a cap that is used up) refuse the action and leave the level where it is.
+says otherwise of itself is refused. Passing conditions (a model that is not live yet or whose news
+are old, a pause, gas above its ceiling, a cap that is used up) refuse the action and leave the level
+where it is.
 
 No function, option or environment variable disables a rule; limits have bounds of their own.
 """
@@ -27,7 +28,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, Literal
 
 from fedtrade.market.actions import Action, ProvideLiquidity, SwapExactInput, WithdrawLiquidity
 from fedtrade.market.instruments import PoolKey
@@ -55,9 +56,12 @@ class Readings:
     oracle_age_s: float
     drawdown_bps: float
     gas_price_wei: float
-    model: Standing
+    model: Standing | Literal["stale"]
+    """What the registry says of it; stale: live, as far as news say that are too old."""
     model_age_s: float
     """Time since the model went live; 0 while it is not."""
+    paused: bool
+    """Whether the consortium has stopped everything."""
 
     @property
     def oracle_deviation_bps(self) -> float:
@@ -134,6 +138,7 @@ class Breakers:
 
     def __init__(self, limits: Limits, key: PoolKey, carried: Level = Level.NORMAL) -> None:
         self.limits = limits
+        """Those in force; looked at anew in every call."""
         self._key = key
         self._level = carried
         self._trips: dict[str, Trip] = {}
@@ -218,6 +223,8 @@ class Breakers:
             return (
                 f"the breakers are at {self._level.name} ({fired}): nothing that adds risk passes"
             )
+        if readings.paused:
+            return "the consortium has paused everything"
         if readings.model != "live":
             return f"the model is {readings.model}, not live"
         for what, reading, limit in (

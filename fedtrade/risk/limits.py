@@ -25,6 +25,7 @@ HARD: Final[Mapping[str, tuple[int, int]]] = {
     "oracle_age_reduce_s": (1, 7_200),
     "oracle_age_halt_s": (1, 86_400),
     "model_age_max_s": (1, 30 * 86_400),
+    "mirror_age_max_s": (1, 7 * 86_400),
     "gas_price_max_wei": (1, 1_000 * 10**9),
     "action_notional_max_quote": (1, 10_000_000),
     "epoch_notional_max_quote": (1, 50_000_000),
@@ -69,6 +70,8 @@ class Limits:
     oracle_age_halt_s: int = 7_500
     model_age_max_s: int = 7 * 86_400
     """Time since the model went live after which it is expired."""
+    mirror_age_max_s: int = 86_400
+    """Age of the home chain's news after which what they say of the model is not believed."""
     gas_price_max_wei: int = 200 * 10**9
     """Base fee above which nothing is added, and the cap of what any transaction offers."""
     action_notional_max_quote: int = 100_000

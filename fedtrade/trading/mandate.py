@@ -2,7 +2,8 @@
 
 The mandate bounds an agent from the start and is part of its journal, so that a replay needs the
 journal and the artifact and nothing else. `Carried` is what a restart may not forget: the breaker
-level, the high-water mark and the action under way. A `Receipt` says why, at each head.
+level, the high-water mark and the action under way. A `Receipt` says why, at each head. What the
+consortium decides later comes as events, and `in_force` says what it makes of the agent's limits.
 """
 
 from __future__ import annotations
@@ -12,9 +13,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedtrade.errors import BadInput
+from fedtrade.governed import Governed
 from fedtrade.market.instruments import PoolKey, Token
 from fedtrade.risk.breakers import Level
 from fedtrade.risk.limits import Limits
+
+
+def in_force(own: Limits, governed: Governed) -> Limits:
+    """Of each limit the tighter: an agent's own or the consortium's. Never looser than its own."""
+    return own.tightened(governed.risk_limits())
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ time, so a loaded machine is no failure; whatever looks too slow is measured thr
     FEDTRADE_FUZZ_OUT  a folder: one JSON file of figures a parser
 """
 
+import ctypes
 import gc
 import json
 import os
@@ -23,6 +24,7 @@ from fedtrade.errors import FedtradeError
 INPUTS = 400
 """A parser, where the environment asks for nothing else; a slow one names fewer."""
 SLOWEST_MAX_S = 0.1
+_LIBC = ctypes.CDLL(None)
 RSS_GROWTH_MAX_BYTES = 8 * 2**20
 """From the end of the first third to the end of a run."""
 TRIES = 3
@@ -30,6 +32,8 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def rss_bytes():
+    """Resident memory, without what the allocator keeps back of what was freed."""
+    _LIBC.malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 

@@ -26,10 +26,12 @@ from fedtrade import bundle
 from fedtrade.chain import contracts
 from fedtrade.chain.contracts import Membership, ModelRegistry, explain, known_errors
 from fedtrade.chain.deployment import ChainDeployment
+from fedtrade.chain.parameter_store import PARAMETERS
 from fedtrade.chain.pools import holdings, oracle_answer
 from fedtrade.chain.rpc import NodeRefused, Rpc
 from fedtrade.channel import ClockSkew, Request, check_fresh, error_name, read_request
 from fedtrade.errors import FedtradeError
+from fedtrade.governed import Governed
 from fedtrade.market.events import Head
 from fedtrade.privacy import transcript
 from fedtrade.venues import price_feed, uniswap_v3
@@ -275,11 +277,13 @@ def logs():
 
 
 class Telling:
-    """A node that announces one head, gives what logs it is told to, and knows nothing else."""
+    """A node that announces one head, gives the logs and the answer to a call that it is told to,
+    and knows nothing else."""
 
     url = "ws://x"
     head = None
     logs = None
+    answer = None
 
     async def next_head(self, _limit_s=None):
         told, self.head = self.head, None
@@ -288,6 +292,8 @@ class Telling:
     async def call(self, method, *_):
         if method == "eth_getLogs":
             return self.logs
+        if method == "eth_call":
+            return self.answer
         raise NodeRefused(method, 0, "gone", "")
 
 
@@ -298,23 +304,27 @@ HEAD = {
 
 
 def test_heads_and_logs():
-    """What an agent is told of a block, from the announcement to the events that it believes."""
-    node, good = Telling(), logs()
+    """What an agent is told of a block, from the announcement to the events that it believes; and
+    the governed parameters, which it asks for at every block."""
+    node, good, loop = Telling(), logs(), asyncio.new_event_loop()
+    governed = abi_encode([PARAMETERS.returns], [(Governed().values, False, 100)]).hex()
 
     def told(data):
         ingest = Ingest(chain_, ADDRESS)
         ingest._remember(Head(4, HEAD["parentHash"], "0x03", 100, 7))
         try:
             tree = msgspec.json.decode(data)
-            node.head, node.logs = tree if isinstance(tree, list) and len(tree) == 2 else (tree, [])
+            whole = isinstance(tree, list) and len(tree) == 3
+            node.head, node.logs, node.answer = tree if whole else (tree, [], "0x" + governed)
         except (msgspec.MsgspecError, ValueError):
-            node.head, node.logs = HEAD, data.decode("latin1")
-        return run(ingest.next(node))
+            node.head, node.logs, node.answer = HEAD, [], data.decode("latin1")
+        return loop.run_until_complete(ingest.next(node))
 
     chain_ = chain()
-    seeds = [msgspec.json.encode([HEAD, [log, good[0]]]) for log in good]
-    assert len(told(seeds[3]).events) == 2
+    seeds = [msgspec.json.encode([HEAD, [log, good[0]], "0x" + governed]) for log in good]
+    assert len(told(seeds[3]).events) == 3
     fuzz("heads and logs", told, Mutator(seeds, 25, JSON))
+    loop.close()
     fuzz(
         "heads",
         lambda data: head_of(msgspec.json.decode(data)),

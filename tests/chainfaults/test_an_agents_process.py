@@ -54,16 +54,18 @@ def test_it_trades_on_and_names_the_node_that_lies(
     through(desk, nodes)
     nodes[0].lie = lie
     begin(desk)
-    status = desk.steps(4)
+    named = ""
+    for step in range(14):
+        said = desk.steps(1)["nodes"]
+        assert said.startswith("2 of 3 nodes must agree")
+        if "is left" in said:  # it rests, is asked again, and lies where it can
+            named = said
+        if named and step >= 3:
+            break
     (position,) = desk.held().positions
     assert position.liquidity > 0
-    for _ in range(10):  # between two rests it is no one's to name
-        if "is left" in status["nodes"]:
-            break
-        status = desk.steps(1)
-    assert status["nodes"].startswith("2 of 3 nodes must agree; ")
-    assert f"{nodes[0].ws_url} is left: " in status["nodes"]
-    assert nodes[1].ws_url not in status["nodes"]
+    assert f"{nodes[0].ws_url} is left: " in named
+    assert nodes[1].ws_url not in named
     assert desk.stop() == 0
     result = desk.replay()
     assert result.unfinished == 0

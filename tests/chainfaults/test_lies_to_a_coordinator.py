@@ -18,11 +18,10 @@ from lying import LIES, Proxy
 from office import office
 
 from clients.homechain import final_manifests
-from fedtrade.chain import agreement, quorum
+from fedtrade.chain import agreement, quorum, transacting
 from fedtrade.chain.agreement import NoAgreement
 from fedtrade.chain.quorum import AgreedRpc, reader
 from fedtrade.chain.rpc import Rpc
-from server import publish
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(3600)]
 
@@ -34,7 +33,7 @@ GAS_SANE: Final = 300_000
 def restless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreement, "REST_S", 0.05)
     monkeypatch.setattr(agreement, "REST_MAX_S", 0.05)
-    monkeypatch.setattr(publish, "POLL_MAX_S", 0.05)
+    monkeypatch.setattr(transacting, "POLL_MAX_S", 0.05)
 
 
 @pytest.mark.parametrize("lie", [*LIES, "corrupt"])

@@ -8,16 +8,25 @@ from typing import Any
 
 import pytest
 
-from clients.ingest import Block, Ingest, WrongChain, head_of
+from clients.ingest import Block, Ingest, NeverStill, WrongChain, head_of
 from clients.node import Node, NodeLost, NodeUnreachable
 from fedtrade.chain.conversation import ask
+from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.chain.pools import pool_snapshot
-from fedtrade.devnet.accounts import ARBITRAGEUR, GOVERNOR, OPERATOR
+from fedtrade.devnet.accounts import ARBITRAGEUR, GOVERNOR, GUARDIAN, OPERATOR, STEWARD
 from fedtrade.devnet.deploy import send
 from fedtrade.errors import Fault
-from fedtrade.market.events import Head, Holdings, PoolSnapshot, Reorganised, Swapped
+from fedtrade.governed import Governed
+from fedtrade.market.events import (
+    Head,
+    Holdings,
+    ParametersSeen,
+    PoolSnapshot,
+    Reorganised,
+    Swapped,
+)
 from fedtrade.market.world import World
-from fedtrade.venues.codec import Call, Function
+from fedtrade.venues.codec import AnswerUnreadable, Call, Function
 from fedtrade.venues.price_feed import encode_push
 from fedtrade.venues.uniswap_v3 import encode_provide, encode_swap
 
@@ -202,6 +211,76 @@ def test_the_registry_is_read_from_its_logs(chain: Any) -> None:
         assert await ingest.models(node, block.head.number) == []
 
     talk(chain, conversation)
+
+
+def test_what_governs_is_told_where_it_changes_and_an_interim_lapses_without_a_log(
+    chain: Any,
+) -> None:
+    store = ParameterStore(chain.deployment.parameters)
+
+    def seen(blocks: list[Block]) -> list[ParametersSeen]:
+        return [e for block in blocks for e in block.events if isinstance(e, ParametersSeen)]
+
+    async def conversation(ingest: Ingest, node: Node) -> None:
+        world = world_of(chain)
+        first = await ingest.open(node)
+        tell(world, first)
+        (told,) = seen([first])
+        governed = Governed.of(told.values)
+        assert (told.paused, told.mirrored, told.as_of_s) == (False, False, first.head.timestamp_s)
+        chain.anvil.mine()
+        assert seen(await until(ingest, node, chain, world)) == []  # time is no news here
+        send(chain.rpc, STEWARD, store.steer({"slippageMaxBps": 45}))
+        blocks = await until(ingest, node, chain, world)
+        (steered,) = seen(blocks)
+        assert Governed.of(steered.values) == governed.changed({"slippageMaxBps": 45})
+        assert blocks[-1].events[-1] == steered
+        until_s = blocks[-1].head.timestamp_s + 7 * 86_400
+        chain.anvil.mine(until_s - 1)
+        assert seen(await until(ingest, node, chain, world)) == []
+        chain.anvil.mine(until_s)
+        last = await until(ingest, node, chain, world)
+        (lapsed,) = seen(last)
+        asked = {"blockHash": last[-1].head.hash, "address": store.address}
+        assert chain.rpc.call("eth_getLogs", asked) == []
+        assert Governed.of(lapsed.values) == governed
+        chain.devnet.transact(chain.deployment.name, GUARDIAN, store.pause())
+        (paused,) = seen(await until(ingest, node, chain, world))
+        assert paused.paused
+        assert world.parameters == paused
+
+    talk(chain, conversation)
+
+
+def test_of_a_mirror_each_renewal_is_told(chain: Any) -> None:
+    """The store in a mirror's place: what it knows is renewed with every block."""
+    follower = chain.deployment.model_copy(update={"consortium": None})
+
+    async def run() -> None:
+        async with Node(follower.ws_url) as node:
+            ingest, world = Ingest(follower, NOBODY), world_of(chain)
+            tell(world, await ingest.open(node))
+            assert world.parameters.mirrored
+            for _ in range(2):
+                chain.anvil.mine(chain.anvil.latest().timestamp_s + 10)
+                await until(ingest, node, chain, world)
+                assert world.parameters.as_of_s == world.head.timestamp_s
+
+    asyncio.run(run())
+
+
+def test_an_address_that_is_no_store_is_a_sentence(chain: Any) -> None:
+    async def run(parameters: str) -> None:
+        other = chain.deployment.model_copy(update={"parameters": parameters})
+        async with Node(chain.deployment.ws_url) as node:
+            await Ingest(other, NOBODY).open(node)
+
+    with pytest.raises(AnswerUnreadable, match="Check the contract's address"):
+        asyncio.run(run(NOBODY))
+    with pytest.raises(
+        NeverStill, match="not the one that the deployment file names; the node said"
+    ):
+        asyncio.run(run(chain.deployment.quote.address))
 
 
 def test_nobody_there_is_said_in_one_sentence() -> None:

@@ -15,6 +15,8 @@ from fedtrade.artifact import load
 from fedtrade.errors import Fault
 from fedtrade.market.actions import SwapExactInput, WithdrawLiquidity
 from fedtrade.risk.breakers import Level
+from fedtrade.venues.codec import Call
+from fedtrade.venues.safe import encode_order
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(600)]
 
@@ -44,6 +46,7 @@ def test_the_summary_has_what_it_promises(summary):
         "epsilon",
         "metrics",
         "agents",
+        "governance",
         "seconds",
         "standins",
     }
@@ -70,6 +73,48 @@ def test_every_registry_has_the_hash_of_the_artifact_on_disk(out, summary):
     card = load(data, summary["artifact_sha256"]).manifest
     assert card.rounds == summary["rounds"] == 4
     assert any("simulated" in text for text in card.standins)
+
+
+def test_what_was_decided_stands_on_every_mirror_and_binds_every_safe(out, summary):
+    """Told out of the chains' own logs: the demo has ended, and with it the chains."""
+    governance = summary["governance"]
+    proposal = governance["proposal"]
+    assert (proposal["in_favour"], proposal["against"], proposal["seats"]) == (7, 1, 8)
+    assert proposal["changes"] == ["epochNotionalMax: 5,000,000 → 2,000,000 quote (tighter)"]
+    assert proposal["proposed_s"] < proposal["queued_s"] < proposal["executed_s"]
+    assert (governance["validators"], governance["signatures_needed"]) == (8, 6)
+    assert [mirror["chain"] for mirror in governance["mirrors"]] == ["birch", "cedar"]
+    for mirror in governance["mirrors"]:
+        numbers = [message["sequence"] for message in mirror["messages"]]
+        assert len(numbers) >= 2  # the model, and then the parameters
+        assert numbers == sorted(set(numbers))
+        assert all(m["taken_s"] >= m["sent_s"] for m in mirror["messages"])
+        assert mirror["messages"][-1]["sent_s"] >= proposal["executed_s"]
+    ids = {m["id"] for mirror in governance["mirrors"] for m in mirror["messages"]}
+    assert len(ids) == sum(len(mirror["messages"]) for mirror in governance["mirrors"])
+    for safe in governance["safes"]:
+        assert safe["epoch_cap"] == 2_000_000
+        assert all(0 < spent <= safe["epoch_cap"] for spent in safe["spent"].values())
+    assert sum(safe["orders"] for safe in governance["safes"]) > 0
+
+
+def test_each_agents_money_is_its_safes(out, summary):
+    """A key sends orders; what trades is the Safe."""
+    deployment = json.loads((out / "deployment.json").read_text())
+    for chain in deployment["chains"]:
+        name, status = (
+            chain["name"],
+            json.loads((out / "agents" / chain["name"] / "status.json").read_text()),
+        )
+        safe = next(s for s in summary["governance"]["safes"] if s["chain"] == name)
+        assert status["account"] == chain["custody"]["safe"] == safe["safe"]
+        assert status["key"] == safe["key"] != safe["safe"]
+        assert (chain["consortium"] is None) is (name != "aster")
+        assert chain["registry"] == (
+            chain["consortium"]["model_registry"]
+            if name == "aster"
+            else chain["messages"]["mirror"]
+        )
 
 
 def test_the_transcript_proves_the_hash_in_another_process(out, summary):
@@ -196,3 +241,11 @@ def test_the_check_after_halt_can_fail():
             tell.check_halt(quiet, Chain(), node, me)
         others = Blocks([{"from": "0x" + "bb" * 20, "input": data, "hash": "0xh"}])
         tell.check_halt(quiet, Chain(), others, me)
+        calls = [Call("0x" + "11" * 20, bytes.fromhex(d[2:])) for d in ("0x00000000", data)]
+        order = encode_order("0x" + "22" * 20, 7, "ab" * 32, 200, calls)
+        node = Blocks([{"from": me, "input": "0x" + order.data.hex(), "hash": "0xh"}])
+        if risky:  # in an order's second call, too
+            with pytest.raises(Fault, match="after HALT"):
+                tell.check_halt(quiet, Chain(), node, me)
+        else:
+            tell.check_halt(quiet, Chain(), node, me)

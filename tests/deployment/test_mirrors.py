@@ -3,63 +3,28 @@
 Real Hyperlane contracts on three chains, 2 of 3 validators, keys and settings from files, `kill -9`.
 """
 
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from messengers import ROOT, connect, until
 
-from clients.keys import MemberKeys
 from fedtrade.chain.contracts import COORDINATOR, MEMBER, Membership, ModelRegistry
 from fedtrade.chain.conversation import ask
 from fedtrade.chain.mirrors import RegistryMirror
 from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.devnet.accounts import OPERATOR
-from fedtrade.devnet.hyperlane import link
 from fedtrade.protocol import publication_digest
 from fedtrade.venues.hyperlane import read_checkpoint
-from server.keys import CoordinatorKeys
-from server.relay_settings import RELAY_TEMPLATE
 
 pytestmark = [pytest.mark.chain, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).parents[2]
-WAIT_S = 40.0
 MIRRORS = ("birch", "cedar")
-
-
-@dataclass
-class Party:
-    """A process of one of our commands, its output in a file."""
-
-    name: str
-    command: list
-    log: Path
-    process: subprocess.Popen | None = None
-
-    def start(self):
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *self.command],
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
-
-    def end(self, number=signal.SIGTERM):
-        process, self.process = self.process, None
-        if process is not None:
-            process.send_signal(number)
-            process.wait(20)
-            return process.returncode
-        return None
 
 
 @dataclass
@@ -68,7 +33,7 @@ class Scene:
     deployment: object
     folder: Path
     members: list
-    parties: dict = field(default_factory=dict)
+    parties: dict
 
     @property
     def home(self):
@@ -82,15 +47,7 @@ class Scene:
         return live.version, live.sha256, values.values[15], values.paused, values.as_of_s
 
     def until(self, what, holds):
-        """Wait; gives the seconds that it took."""
-        begun = time.monotonic()
-        while not holds():
-            if time.monotonic() - begun > WAIT_S:
-                logs = "\n".join(f"{p.name}: {p.log.read_text()[-1500:]}" for p in
-                                 self.parties.values())  # fmt: skip
-                raise AssertionError(f"{what} did not happen\n{logs}")
-            time.sleep(0.02)
-        return time.monotonic() - begun
+        return until(what, holds, self.parties.values())
 
     def everywhere(self, what, place, value):
         return self.until(what, lambda: all(self.shown(name)[place] == value for name in MIRRORS))
@@ -132,57 +89,15 @@ class Scene:
         return ParameterStore(ask(self.devnet.rpc("aster"), registry.parameter_store()))
 
 
-def member_toml(folder, scene, number):
-    home = scene.home
-    return f"""
-folder = "."
-keys = "."
-[seats]
-helper = {number + 1}
-[coordinator]
-address = "0x{"00" * 20}"
-url = "https://127.0.0.1:1"
-ca_file = "ca.crt"
-[home_chain]
-rpc_url = "{home.rpc_url}"
-chain_id = {home.chain_id}
-final_block = "latest"
-membership = "{home.membership.lower()}"
-registry = "{home.model_registry.lower()}"
-[validator]
-merkle_tree_hook = "{home.messages.merkle_tree_hook.lower()}"
-from_block = 0
-storage = "public"
-location = "file://{folder}/public"
-poll_s = 0.05
-"""
-
-
 @pytest.fixture(scope="module")
 def scene(devnet, tmp_path_factory):
     folder = tmp_path_factory.mktemp("mirrors")
-    members = [MemberKeys.create(folder / f"v{n}") for n in range(3)]
-    deployment = link(devnet, [m.address for m in members], 2)
-    scene = Scene(devnet, deployment, folder, members)
-    deployment.save(folder / "deployment.json")
+    deployment, members, parties = connect(devnet, folder)
+    scene = Scene(devnet, deployment, folder, members, parties)
     membership = Membership(scene.home.membership)
     for member in members:
         scene.govern(membership.admit(member.address, member.address, bytes(32), MEMBER))
     scene.govern(membership.admit(OPERATOR, OPERATOR, bytes(32), COORDINATOR))
-    for n in range(3):
-        (folder / f"v{n}" / "member.toml").write_text(member_toml(folder / f"v{n}", scene, n))
-        command = ["clients.cli", "validate", str(folder / f"v{n}" / "member.toml")]
-        scene.parties[f"v{n}"] = Party(f"v{n}", command, folder / f"v{n}.log")
-    relayer = CoordinatorKeys.create(folder / "relay")
-    for chain in deployment.chains:
-        devnet.fund(chain.name, relayer.address, native_wei=10**20)
-    places = "\n".join(f'    "file://{folder}/v{n}/public",' for n in range(3))
-    text = RELAY_TEMPLATE.replace('    "https://<host>/checkpoints",', places)
-    text = text.replace('"deployment.json"', '"../deployment.json"').replace("5.0   ", "0.05  ")
-    text = text.replace('# final_block = "finalized"', 'final_block = "latest"')
-    (folder / "relay" / "relay.toml").write_text(text)
-    command = ["server.cli", "relay", "run", str(folder / "relay" / "relay.toml")]
-    scene.parties["relay"] = Party("relay", command, folder / "relay.log")
     for party in scene.parties.values():
         party.start()
     yield scene

@@ -18,6 +18,7 @@ from fedtrade import artifact
 from fedtrade.agent import Agent, AgentSettings, Carried, agent_of
 from fedtrade.artifact import ArtifactMismatch, Manifest, NetworkShape
 from fedtrade.errors import BadInput, FedtradeError, Refusal, Stale
+from fedtrade.governed import Governed
 from fedtrade.journal import Journal, JournalAltered, Reader, replay
 from fedtrade.learning.features import FEATURES
 from fedtrade.learning.windows import HEADS, HORIZON_S
@@ -33,6 +34,7 @@ from fedtrade.market.events import (
     ModelPublished,
     ModelRevoked,
     OracleUpdated,
+    ParametersSeen,
     PoolSnapshot,
     PositionHeld,
     Reorganised,
@@ -42,6 +44,7 @@ from fedtrade.market.instruments import PoolKey, Token
 from fedtrade.market.pool import Pool, liquidity_for_amounts, sqrt_ratio_at_tick
 from fedtrade.risk.breakers import Level
 from fedtrade.risk.limits import Limits
+from fedtrade.trading.mandate import in_force
 
 POOL, FEED = "0xP", "0xF"
 KEY = PoolKey(POOL, Token("0xA", "WETH", 18), Token("0xB", "USDC", 6), 500, 10, True)
@@ -99,6 +102,13 @@ class Market:
     done: list[Action] = field(default_factory=list)
     outcome: Callable[[Action], str] = lambda action: "confirmed"
     tokens: int = 0
+    governed: Governed = Governed(  # noqa: RUF009 - frozen; looser than the agent's own
+        drawdown_reduce_bps=900, drawdown_halt_bps=1800, drawdown_unwind_bps=3000,
+        slippage_max_bps=300, leverage_max_bps=10_000,
+    )  # fmt: skip
+    paused: bool = False
+    as_of_s: int | None = None
+    """What a mirror says; on the home chain nothing."""
 
     def __post_init__(self) -> None:
         ticks = ((-887_270, DEPTH, DEPTH, 0, 0), (887_270, DEPTH, -DEPTH, 0, 0))
@@ -118,7 +128,14 @@ class Market:
         ]  # fmt: skip
 
     def state(self) -> list[Event]:
-        return [self.pool.snapshot(self.number), self.holdings(), self.oracle()]
+        return [self.pool.snapshot(self.number), self.holdings(), self.oracle(), self.parameters()]
+
+    def parameters(self, **changes: int) -> ParametersSeen:
+        """What governs, with some of it changed from now on."""
+        self.governed = replace(self.governed, **changes)
+        home = self.as_of_s is None
+        as_of_s = self.now_s if self.as_of_s is None else self.as_of_s
+        return ParametersSeen(self.number, self.governed.values, self.paused, as_of_s, not home)
 
     def oracle(self, factor: float = 1.0) -> OracleUpdated:
         answer = round(self.price * factor * 1e8)
@@ -287,7 +304,7 @@ def test_the_same_on_a_pool_with_the_quote_first() -> None:
     agent = Agent(replace(SETTINGS, key=flipped), CALM, SHA)
     for event in (
         *market.history(), snapshot, Holdings(100, 60_000 * 10**6, 4 * 10**18, 10**18, ()),
-        market.oracle(), ModelPublished(100, 1, SHA, T0 - 3600, 1),
+        market.oracle(), market.parameters(), ModelPublished(100, 1, SHA, T0 - 3600, 1),
     ):  # fmt: skip
         agent.on(event)
     (action,) = agent.on(market.head())
@@ -456,6 +473,217 @@ def test_gas_above_the_ceiling_defers_and_does_not_latch() -> None:
     assert play.actions
 
 
+# what governs
+
+
+def notional(action: Action, price: float) -> float:
+    assert isinstance(action, ProvideLiquidity)
+    return action.amount0 / 1e18 * price + action.amount1 / 1e6
+
+
+def test_a_tighter_vote_binds_the_very_next_decision() -> None:
+    free = Play()
+    free.churn(3)
+    assert notional(free.actions[-1], free.market.price) > 0.9 * SETTINGS.capital_quote
+    play = Play()
+    play.step(None, play.market.parameters(action_notional_max=10_000))
+    play.churn(3)
+    assert isinstance(play.actions[-1], ProvideLiquidity)
+    assert 9_000 < notional(play.actions[-1], play.market.price) <= 10_000
+    assert play.agent.permit(replace(free.actions[-1], deadline_s=play.market.now_s + 60)) != ""
+
+
+def test_a_vote_never_loosens_what_the_agent_was_told() -> None:
+    play = Play()
+    for notional_max in (1_000, 10_000_000):
+        play.step(None, play.market.parameters(
+            action_notional_max=notional_max, epoch_notional_max=10_000_000))  # fmt: skip
+    assert play.agent.breakers.limits == SETTINGS.limits
+
+
+def test_a_level_that_a_vote_lowers_below_the_loss_trips_at_the_next_decision() -> None:
+    play = Play()
+    play.churn(6)
+    price = play.market.price
+    play.step(price * 0.993)
+    drawdown = play.agent.portfolio.drawdown * 1e4
+    assert 20 < drawdown < 100
+    assert play.levels[-1] is Level.NORMAL
+    assert play.market.positions
+    play.step(price * 0.993, play.market.parameters(
+        drawdown_reduce_bps=10, drawdown_halt_bps=20))  # fmt: skip
+    assert play.levels[-1] is Level.HALT
+    assert isinstance(play.actions[-1], WithdrawLiquidity)
+    play.step(None, play.market.parameters(drawdown_reduce_bps=900, drawdown_halt_bps=1800))
+    play.churn(5)
+    assert play.levels[-1] is Level.HALT  # who is out stays out
+    assert not play.market.positions
+
+
+@pytest.mark.parametrize("vote", [{"action_notional_max": 2_000}, {"slippage_max_bps": 15}])
+def test_what_is_sold_at_unwind_obeys_too(vote: dict[str, int]) -> None:
+    """In pieces of one action's size, and no swap worse than the vote allows."""
+    play = Play()
+    play.churn(6)
+    play.step(None, play.market.parameters(**vote))
+    crash(play, 0.12)
+    play.churn(10)
+    sells = [a for a in play.actions if isinstance(a, SwapExactInput) and a.sell_token0]
+    assert len(sells) > 1
+    price = play.market.price
+    for sold in sells:
+        worth = sold.amount_in / 1e18 * price
+        assert worth <= 1.01 * vote.get("action_notional_max", 100_000)
+        if "slippage_max_bps" in vote:
+            assert sold.amount_out_min / 1e6 >= 0.997 * worth
+
+
+def test_a_model_that_a_vote_makes_too_old_adds_nothing() -> None:
+    play = Play(published=None)
+    play.tell(published(1, SHA, T0 - 100_000))
+    play.step(None, play.market.parameters(model_age_max_s=90_000))
+    play.churn(3)
+    assert play.actions == []
+    assert [t.rule for t in play.agent.breakers.trips] == ["model expired"]
+    assert play.levels[-1] is Level.REDUCE_ONLY
+
+
+def test_while_all_is_paused_nothing_is_added_and_getting_out_goes_on() -> None:
+    market = Market(paused=True)
+    play = Play(market)
+    play.churn(4)
+    assert play.actions == []
+    assert "paused" in play.reason
+    market.paused = False
+    play.step(None, market.parameters())
+    play.churn(5)
+    assert market.positions
+    market.paused = True
+    before = len(play.actions)
+    play.step(None, market.parameters())
+    adding = replace(play.actions[0], deadline_s=market.now_s + 60)
+    assert "paused" in play.agent.permit(adding)
+    price = market.price
+    for n in range(1, 4):  # out of its range, which it would follow
+        play.step(price * (1 + 0.006 * n))
+    play.churn(30)
+    assert len(play.actions) == before
+    crash(play, 0.09)
+    play.churn(5)
+    assert not market.positions
+    assert not any(a.adds_risk for a in play.actions[before:])
+
+
+def test_where_news_of_home_are_old_it_withdraws_and_comes_back_with_fresh_ones() -> None:
+    market = Market(as_of_s=T0)
+    play = Play(market)
+    play.churn(6)
+    assert market.positions
+    last_s = T0 + play.agent.breakers.limits.mirror_age_max_s
+    play.step(step_s=last_s - market.now_s)
+    assert play.agent.last_receipt is not None
+    assert play.agent.last_receipt.model == "live"  # as old as it may be
+    before = len(play.actions)
+    play.step(step_s=1)
+    assert play.agent.last_receipt.model == "stale"
+    play.churn(10)
+    assert kinds(play)[before:] == ["WithdrawLiquidity"]
+    assert not market.positions
+    assert play.levels[-1] is Level.NORMAL
+    assert "stale" in play.agent.permit(replace(play.actions[0], deadline_s=market.now_s + 60))
+    market.as_of_s = market.now_s
+    play.step(None, market.parameters())
+    play.churn(10)
+    assert market.positions
+
+
+def test_an_agent_that_begins_with_old_news_sends_nothing() -> None:
+    market = Market(as_of_s=T0 - 100_000)
+    play = Play(market)
+    play.churn(5)
+    assert play.actions == []
+    assert "is stale: nothing is sent" in play.reason
+    assert not play.agent.last_receipt.was_live  # type: ignore[union-attr]
+
+
+def test_on_the_home_chain_what_was_told_long_ago_still_holds() -> None:
+    play = Play(told=replace(SETTINGS, limits=replace(SETTINGS.limits, mirror_age_max_s=60)))
+    for _ in range(5):
+        play.step(step_s=600)
+    assert play.market.positions
+
+
+def test_an_agents_own_age_of_news_is_kept_where_it_is_tighter() -> None:
+    strict = replace(SETTINGS, limits=replace(SETTINGS.limits, mirror_age_max_s=600))
+    play = Play(Market(as_of_s=T0), told=strict)
+    play.churn(6)
+    assert play.market.positions
+    play.churn(10)
+    assert not play.market.positions
+
+
+ABSURD = (*Governed().values[:12], 600, *Governed().values[13:])
+"""Each within its bounds: models of ten minutes, and a delay of a day until they are used."""
+
+
+@pytest.mark.parametrize("values", [(), (0,) * 28, Governed().values[:-1], ABSURD])
+def test_values_that_no_store_can_hold_are_refused_and_change_nothing(values: Any) -> None:
+    play = Play()
+    known, limits = play.agent.world.parameters, play.agent.breakers.limits
+    with pytest.raises(Refusal):
+        play.tell(ParametersSeen(play.market.number, values, False, T0, False))
+    assert play.agent.world.parameters == known
+    assert play.agent.breakers.limits == limits
+
+
+def test_without_parameters_nothing_is_decided() -> None:
+    market = Market()
+    agent = Agent(SETTINGS, CALM, SHA)
+    for event in (*market.history(), *market.state()[:3], published(1, SHA)):
+        agent.on(event)
+    assert agent.on(market.head()) == []
+    assert agent.last_receipt is None
+    assert "governed parameters" in str(agent.world.stale)
+    agent.on(market.parameters())
+    assert agent.on(market.head()) != []
+
+
+BOUNDS = {
+    "drawdown_reduce_bps": st.integers(10, 1000), "drawdown_halt_bps": st.integers(1001, 2000),
+    "drawdown_unwind_bps": st.integers(2001, 5000), "action_notional_max": st.integers(1, 10**6),
+    "epoch_notional_max": st.integers(10**6, 10**8), "gas_price_max_gwei": st.integers(1, 1000),
+    "oracle_deviation_max_bps": st.integers(300, 5000), "oracle_age_max_s": st.integers(10, 10_000),
+    "slippage_max_bps": st.integers(1, 300), "model_age_max_s": st.integers(400_000, 7_000_000),
+    "mirror_age_max_s": st.integers(60, 400_000),
+}  # fmt: skip
+OF_LIMITS = {
+    "oracle_deviation_max_bps": "oracle_deviation_reduce_bps",
+    "oracle_age_max_s": "oracle_age_reduce_s",
+    "slippage_max_bps": "swap_discount_max_bps",
+    "action_notional_max": "action_notional_max_quote",
+    "epoch_notional_max": "epoch_notional_max_quote",
+}
+
+
+@settings(max_examples=60)
+@given(votes=st.lists(st.fixed_dictionaries({}, optional=BOUNDS), min_size=1, max_size=6))
+def test_in_force_is_never_looser_than_its_own_nor_than_any_vote_says(
+    votes: list[dict[str, int]],
+) -> None:
+    """Whatever was told before: only the newest vote and its own settings count."""
+    own = replace(SETTINGS.limits, mirror_age_max_s=3600, action_notional_max_quote=50_000)
+    agent = Agent(replace(SETTINGS, limits=own), CALM, SHA)
+    market = Market()
+    for vote in votes:
+        agent.on(market.parameters(**vote))
+        limits, governed = asdict(agent.breakers.limits), market.governed
+        assert all(limits[name] <= value for name, value in asdict(own).items())
+        for name in BOUNDS.keys() - {"gas_price_max_gwei"}:
+            assert limits[OF_LIMITS.get(name, name)] <= getattr(governed, name)
+        assert limits["gas_price_max_wei"] <= governed.gas_price_max_gwei * 10**9
+        assert agent.breakers.limits == in_force(own, governed)
+
+
 # one at a time, and patience
 
 
@@ -596,6 +824,7 @@ def recorded(path: Path) -> Play:
     for event in (*play.market.state(), published(1, SHA)):
         play.tell(event)
     play.head()
+    play.step(None, play.market.parameters(action_notional_max=30_000, gas_price_max_gwei=3))
     crash(play, 0.08)
     play.churn(20)
     return play
@@ -653,6 +882,8 @@ STEPS = st.lists(
         st.tuples(st.just("fail")),
         st.tuples(st.just("gas"), st.integers(0, 10**12)),
         st.tuples(st.just("time"), st.integers(0, 20_000)),
+        st.tuples(st.just("vote"), st.fixed_dictionaries({}, optional=BOUNDS)),
+        st.tuples(st.just("pause"), st.booleans()),
     ),
     min_size=5,
     max_size=40,
@@ -685,6 +916,11 @@ def test_no_feed_makes_it_add_risk_after_a_trip(steps: list[Any]) -> None:
                 play.tell(ModelRevoked(market.number, 1))
             if kind == "newer":
                 play.tell(published(9, "e" * 64, market.now_s))
+            if kind == "vote":
+                play.tell(market.parameters(**values[0]))
+            if kind == "pause":
+                market.paused = values[0]
+                play.tell(market.parameters())
             if kind == "gap":
                 market.number += 1
             if kind == "reorg":
@@ -700,6 +936,8 @@ def test_no_feed_makes_it_add_risk_after_a_trip(steps: list[Any]) -> None:
             play.head()
         assert play.agent.breakers.level >= highest
         if highest > Level.NORMAL:
+            assert all(not a.adds_risk for a in play.actions[before:])
+        if market.paused:
             assert all(not a.adds_risk for a in play.actions[before:])
         highest = play.agent.breakers.level
     with pytest.raises(FedtradeError):

@@ -17,12 +17,18 @@ from fedtrade.dashboard import (
     ChainReport,
     Epsilon,
     Forecasts,
+    Governance,
     LevelPoint,
+    MessageTaken,
+    MirrorReport,
+    Proposal,
     RangeSpan,
     Report,
     RoundPoint,
+    SafeReport,
     Score,
     SoloScore,
+    findings,
     render,
     summary_table,
 )
@@ -186,6 +192,7 @@ def synthetic_report(**changes):
             synthetic_chain(2, "birch", 31102, "WBTC/USDC", 106_400.0, 500, 0.03, False),
             synthetic_chain(3, "cedar", 31103, "SOL/USDC", 158.0, 3000, 0.09, True),
         ],
+        "governance": synthetic_governance(),
         "verdict": [
             "The federated model forecasts variance better than members alone and than HAR.",
             "On two of three chains the agent left the pool in time and lost less than the "
@@ -193,6 +200,61 @@ def synthetic_report(**changes):
         ],
     }
     return Report(**(values | changes))
+
+
+def synthetic_governance():
+    """A proposal, two mirrors and three Safes."""
+    names = ("aster", "birch", "cedar")
+    return Governance(
+        validators=8,
+        signatures_needed=6,
+        proposal=Proposal(
+            id="0x" + "5b" * 32,
+            why="No Safe sends out more than two million a day",
+            changes=["epochNotionalMax: 5,000,000 → 2,000,000 quote (tighter)"],
+            proposer="0x" + "3e" * 20,
+            in_favour=7,
+            against=1,
+            seats=8,
+            needed=4,
+            proposed_s=START_S - 3_000,
+            queued_s=START_S - 2_600,
+            executed_s=START_S - 2_500,
+            transaction="0x" + "7a" * 32,
+        ),
+        mirrors=[
+            MirrorReport(
+                chain=name,
+                address="0x" + f"{i:02x}" * 20,
+                messages=[
+                    MessageTaken(
+                        sequence=k, id="0x" + f"{k:01x}{i:01x}" * 32, sent_s=START_S + 60 * k,
+                        taken_s=START_S + 60 * k + 5,
+                    )
+                    for k in range(1, 4)
+                ],
+                model_seconds=0.25,
+                parameters_seconds=0.4,
+                oldest_s=7_260,
+            )
+            for i, name in enumerate(names[1:], start=1)
+        ],
+        safes=[
+            SafeReport(
+                chain=name,
+                safe="0x" + f"a{i}" * 20,
+                breaker="0x" + f"b{i}" * 20,
+                key="0x" + f"c{i}" * 20,
+                owners=3,
+                owners_needed=2,
+                action_cap=300_000,
+                epoch_cap=2_000_000,
+                orders=4 + i,
+                spent={"2025-06-12": 500_000.0 + i, "2025-06-13": 90_000.0},
+            )
+            for i, name in enumerate(names)
+        ],
+    )  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -257,7 +319,7 @@ def test_the_page_loads_nothing(html, page):
 def test_every_section_figure_and_number_is_there(html, page):
     report = synthetic_report()
     text = page.text
-    for i in range(1, 6):
+    for i in range(1, 7):
         assert any(a.get("id") == f"s{i}" for a in page.all("h2"))
     assert len(figures_of(html)) == len(page.all("figure")) == len(page.all("figcaption")) == 7
     assert all(a["aria-label"] for a in page.all("div") if a.get("class") == "plot")
@@ -281,6 +343,39 @@ def test_every_section_figure_and_number_is_there(html, page):
             assert f"breaker: {point.level}" in text
     for stage, seconds in report.seconds.items():
         assert f"{stage} {f.seconds(seconds)}" in text
+
+
+def test_what_was_governed_is_told_with_every_id_and_address(page):
+    g = synthetic_governance()
+    for told in (g.proposal.why, *g.proposal.changes, g.proposal.proposer, g.proposal.transaction):
+        assert told in page.text
+    assert "7 for, 1 against, of 8 members; 4 needed" in page.text
+    assert "believes what 6 of 8 members have signed" in page.text
+    for mirror in g.mirrors:
+        assert mirror.address in page.text
+        for message in mirror.messages:
+            assert message.id in page.text
+    for safe in g.safes:
+        assert {a for a in (safe.safe, safe.breaker, safe.key) if a not in page.text} == set()
+        assert f.number(safe.spent["2025-06-12"], 0) in page.text
+    assert "sent out was 25.0 % of that day's cap (cedar, 2025-06-12)" in page.text
+    assert "never more than 121 min 0 s behind" in page.text
+
+
+def test_a_report_without_governance_says_so():
+    text = Page(render(synthetic_report(governance=None))).text
+    assert "Nothing was governed in this run." in text
+
+
+def test_a_cap_of_nothing_is_no_division():
+    g = synthetic_governance()
+    safe = g.safes[0].model_copy(update={"epoch_cap": 0})
+    assert Page(render(synthetic_report(governance=g.model_copy(update={"safes": [safe]})))).text
+    assert "n/a of that day's cap" in findings.safes_sentence(
+        g.model_copy(update={"safes": [safe]})
+    )
+    idle = g.model_copy(update={"safes": []})
+    assert findings.safes_sentence(idle) == "No order sent anything out of a Safe."
 
 
 def test_every_plot_shows_its_series(html):
@@ -378,12 +473,12 @@ def test_a_check_mark_stands_only_where_the_hashes_are_equal(registry_hash):
 
 
 def test_the_header_counts_the_registries_that_hold_the_artifact(page):
-    assert "live on 3 of 3 registries ✓" in page.text
+    assert "live on 3 of 3 chains ✓" in page.text
     good = synthetic_report()
     other = good.chains[1].model_copy(update={"registry_hash": "0" * 64})
     text = Page(render(synthetic_report(chains=[good.chains[0], other]))).text
-    assert "live on 1 of 2 registries" in text
-    assert "registries ✓" not in text
+    assert "live on 1 of 2 chains" in text
+    assert "chains ✓" not in text
 
 
 def test_an_empty_artifact_hash_equals_nothing():

@@ -7,7 +7,6 @@ from fedtrade.chain.mirrors import RegistryBeacon
 from fedtrade.chain.rpc import NodeLost, Rpc
 from fedtrade.devnet.accounts import GOVERNOR
 from fedtrade.devnet.deploy import send
-from fedtrade.devnet.hyperlane import link
 from fedtrade.venues.codec import AnswerUnreadable
 from fedtrade.venues.hyperlane import MerkleTree
 from server import dispatched
@@ -45,7 +44,7 @@ class Node(Rpc):
 
 @pytest.fixture(scope="module")
 def linked(devnet):
-    return devnet, link(devnet, [VALIDATOR], 1)
+    return devnet, devnet.link([VALIDATOR], 1)
 
 
 @pytest.fixture

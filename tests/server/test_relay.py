@@ -16,7 +16,6 @@ from fedtrade.chain.parameter_store import ParameterStore
 from fedtrade.chain.rpc import Rpc
 from fedtrade.devnet.accounts import GOVERNOR
 from fedtrade.devnet.deploy import send
-from fedtrade.devnet.hyperlane import link
 from fedtrade.errors import BadInput, Fault
 from fedtrade.venues.hyperlane import (
     ANNOUNCED,
@@ -55,6 +54,7 @@ class World:
     rpc: Rpc
     clock: Clock = field(default_factory=Clock)
     opened: list = field(default_factory=list)
+    final_block: str = "latest"
 
     @property
     def home(self):
@@ -73,7 +73,7 @@ class World:
             chain = HomeChainAt(
                 rpc_url=self.home.rpc_url,
                 chain_id=self.home.chain_id,
-                final_block="latest",
+                final_block=self.final_block,
                 membership=self.home.membership.lower(),
                 registry=self.home.model_registry.lower(),
             )
@@ -90,7 +90,7 @@ class World:
             keys=self.folder,
             deployment=path,
             storages=tuple(f"file://{self.folder}/v{n}" for n in range(3)),
-            final_block="latest",
+            final_block=self.final_block,
             poll_s=1.0,
             fees=more.pop("fees", FEES),
             **more,
@@ -123,7 +123,7 @@ class World:
 @pytest.fixture(scope="module")
 def linked(devnet):
     members = [MemberKeys.ephemeral() for _ in range(3)]
-    return devnet, link(devnet, [member.address for member in members], 2), members
+    return devnet, devnet.link([member.address for member in members], 2), members
 
 
 @pytest.fixture

@@ -320,13 +320,7 @@ def hyperlane(anvil, artifacts, other):
     """Hyperlane's own contracts on a chain, as a section of the plan."""
     from fedtrade.devnet import hyperlane as lane
 
-    member = "isms/multisig/StaticMultisigIsm.sol/StaticMessageIdMultisigIsmFactory"
-    factory = lane._deploy(anvil.rpc, artifacts, member)
-    core = lane.deploy_hyperlane(anvil.rpc, artifacts, anvil.chain_id, [other], factory)
-    return {
-        "domain": core.domain, "mailbox": core.mailbox, "multisig_factory": factory,
-        "merkle_tree_hook": core.merkle_tree_hook, "validator_announce": core.validator_announce,
-    }  # fmt: skip
+    return lane.deploy_hyperlane(anvil.rpc, artifacts, anvil.chain_id, [other]).model_dump()
 
 
 def test_a_second_chain_follows_through_a_mirror(ground):

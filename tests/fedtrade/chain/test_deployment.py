@@ -56,6 +56,13 @@ def test_addresses_are_checksummed():
     assert chain(pool=lower).pool == "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 
 
+def test_only_where_the_store_itself_is_read_news_do_not_grow_old():
+    store = address(201)
+    assert not chain(parameters=store).follows
+    assert chain(parameters=address(300)).follows
+    assert chain(parameters=store, consortium=None).follows
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

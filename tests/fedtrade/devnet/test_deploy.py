@@ -2,14 +2,22 @@
 
 import pytest
 
+from clients.keys import MemberKeys
 from fedtrade.chain.contracts import Membership, ModelRegistry
 from fedtrade.chain.conversation import ask, read
+from fedtrade.chain.mirrors import RegistryMirror
 from fedtrade.chain.parameter_store import ParameterStore
+from fedtrade.chain.plan import SeatPlan
 from fedtrade.chain.pools import oracle_answer, pool_snapshot
+from fedtrade.chain.verification import verify_mirror
 from fedtrade.devnet import accounts
 from fedtrade.devnet.deploy import MARKETS, Genesis, Reverted, _created, send
+from fedtrade.devnet.net import Devnet
+from fedtrade.errors import BadInput
 from fedtrade.governed import Governed
 from fedtrade.venues.codec import Call, Function
+from fedtrade.venues.hyperlane import VALIDATORS_AND_THRESHOLD
+from fedtrade.venues.price_feed import encode_push
 from fedtrade.venues.uniswap_v3 import full_range
 
 pytestmark = pytest.mark.chain
@@ -58,8 +66,9 @@ def test_tokens_and_feed_are_as_described(place):
     assert answer.answer == round(plan.price * 10**8)
 
 
-def test_our_contracts_are_empty_and_governed(place):
-    _, known, rpc, block = place
+def test_our_contracts_are_empty_and_governed(devnet):
+    known = devnet.deployment.chain("aster")
+    rpc, block = devnet.rpc("aster"), devnet.anvil("aster").latest().number
     owner = Function("owner()", "(address)")
     registry = ModelRegistry(known.model_registry)
     store = ParameterStore(ask(rpc, registry.parameter_store()))
@@ -80,6 +89,37 @@ def test_our_contracts_are_empty_and_governed(place):
     assert ask(rpc, registry.live()).version == 0
     assert ask(rpc, registry.epsilon_micro()) == (0, 20_000_000)
     assert ask(rpc, Membership(known.membership).member_count()) == 0
+
+
+def test_other_chains_follow_and_decide_nothing(devnet):
+    home = devnet.deployment.chain("aster")
+    for name in ("birch", "cedar"):
+        known, rpc = devnet.deployment.chain(name), devnet.rpc(name)
+        assert known.consortium is None
+        assert known.registry == known.parameters == known.messages.mirror
+        verify_mirror(rpc, devnet.rpc("aster"), name, known.messages, home.messages)
+        assert ask(rpc, RegistryMirror(known.registry).state()).sequence == 0
+        with pytest.raises(BadInput, match="does not decide on this chain"):
+            devnet.govern(name, encode_push(known.price_feed, 5))
+
+
+def test_founding_seats_them_and_makes_them_the_validators():
+    keys = [MemberKeys.ephemeral() for _ in range(4)]
+    seats = [
+        SeatPlan(account=k.address, signer=k.address, x25519="0x" + k.x25519_public.hex(),
+                 roles=("member",) if n else ("coordinator",))
+        for n, k in enumerate(keys)
+    ]  # fmt: skip
+    with Devnet.up(seats=seats) as net:
+        at = net.deployment.chain("aster").decided_here
+        seated = ask(net.rpc("aster"), Membership(at.membership).seats([1, 2, 3, 4]))
+        assert [seat.signer for seat in seated] == [k.address for k in keys]
+        rpc, mirror = net.rpc("birch"), RegistryMirror(net.deployment.chain("birch").registry)
+        module = ask(rpc, mirror.state()).security_module
+        reads = [(module, VALIDATORS_AND_THRESHOLD, (b"",))]
+        ((validators, threshold),) = ask(rpc, read(reads, "latest"))
+        assert set(validators) == {k.address.lower() for k in keys[1:]}
+        assert threshold == 2
 
 
 def test_uniswap_knows_the_pool_and_its_parts_know_each_other(place):

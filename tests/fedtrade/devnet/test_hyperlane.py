@@ -10,7 +10,6 @@ from fedtrade.chain.mirrors import RegistryBeacon, RegistryMirror, Snapshot
 from fedtrade.chain.rpc import NodeRefused
 from fedtrade.devnet.accounts import GOVERNOR, NOISE_TRADER
 from fedtrade.devnet.deploy import send
-from fedtrade.devnet.hyperlane import link
 from fedtrade.venues.codec import Call, Function
 from fedtrade.venues.hyperlane import (
     ANNOUNCE,
@@ -41,7 +40,7 @@ QUOTE_DISPATCH = Function("quoteDispatch(uint32,bytes32,bytes)", "(uint256)")
 @pytest.fixture(scope="module")
 def linked(devnet):
     """Home, one other chain, and what connects them; validators are keys of this test."""
-    deployment = link(devnet, [key.address for key in KEYS], 2)
+    deployment = devnet.link([key.address for key in KEYS], 2)
     return deployment, devnet
 
 
@@ -157,6 +156,7 @@ def test_our_tree_is_the_contracts(ends):
 def test_any_two_of_three_suffice(ends, pair):
     message, checkpoint = ends.post()
     ends.process(message, metadata(checkpoint, signatures(checkpoint, *(KEYS[i] for i in pair))))
+    assert ask(ends.away_rpc, ends.mirror.state()).sequence == 1
 
 
 def test_forged_proofs_are_refused(ends):

@@ -28,11 +28,13 @@ def test_the_key_follows_everything(monkeypatch):
 def test_a_state_is_built_once_and_a_failed_one_leaves_nothing(devnet, tmp_path, monkeypatch):
     artifacts = fetch()
     with monkeypatch.context() as broken:
-        broken.setattr(states, "deploy_chain", lambda *_: 1 / 0)
+        broken.setattr(states, "deploy_site", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             states.deployed_states(tmp_path, artifacts, PLANS, Genesis())
     assert list((tmp_path / "states").iterdir()) == []
     folder = states.deployed_states(tmp_path, artifacts, PLANS, Genesis())
-    assert {path.name for path in folder.iterdir()} == {"aster.json", "deployment.json"}
+    assert {path.name for path in folder.iterdir()} == {"aster.json", "sites.json"}
+    (site,) = states.sites_of(folder)
+    assert (site.name, site.chain_id) == ("aster", PLANS[0].chain_id)
     monkeypatch.setattr(states, "_build", lambda *_: 1 / 0)
     assert states.deployed_states(tmp_path, artifacts, PLANS, Genesis()) == folder

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedtrade.artifact import CLIP_SIGMA, NetworkShape, flatten, trainable_shapes, unflatten
@@ -94,7 +94,18 @@ SHAPES = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.fixture(params=["formed", "by norms"])
+def either_way(request, monkeypatch):
+    """Each gradient formed, as for small batches, or its norm alone."""
+    formed = 2**40 if request.param == "formed" else 0
+    monkeypatch.setattr(perceptron, "_FORMED", formed)
+
+
+BOTH = {"suppress_health_check": [HealthCheck.function_scoped_fixture], "deadline": None}
+
+
+@pytest.mark.usefixtures("either_way")
+@settings(max_examples=60, **BOTH)
 @given(**SHAPES, clip=st.sampled_from([0.05, 1.0, math.inf]))
 def test_it_is_the_sum_of_gradients_clipped_one_by_one(
     inputs, hidden, positions, windows, seed, clip
@@ -113,7 +124,8 @@ def test_it_is_the_sum_of_gradients_clipped_one_by_one(
     assert predict(arrays, rows) == pytest.approx(outputs.reshape(-1, 2), rel=1e-11, abs=1e-11)
 
 
-@settings(max_examples=25, deadline=None)
+@pytest.mark.usefixtures("either_way")
+@settings(max_examples=25, **BOTH)
 @given(**SHAPES)
 def test_single_precision_is_the_same_to_its_rounding(inputs, hidden, positions, windows, seed):
     arrays = some_arrays(seed, inputs, hidden)
@@ -128,6 +140,7 @@ def test_single_precision_is_the_same_to_its_rounding(inputs, hidden, positions,
     )
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_network_of_no_steps_is_computed_here():
     arrays, batch = some_arrays(1, 5, (7, 4)), some_batch(1, 9, 4, 5)
     for precision, named in ((np.float32, torch.float32), (np.float64, torch.float64)):
@@ -144,6 +157,7 @@ def moved(array, shift):
     return place
 
 
+@pytest.mark.usefixtures("either_way")
 def test_the_bytes_depend_on_no_address_and_on_no_other_thread():
     """A member that starts again must build the same upload (`clients.member`)."""
     arrays, batch = some_arrays(2, 28, (32, 16)), some_batch(2, 8, 4, 28)
@@ -188,6 +202,18 @@ def test_a_norm_is_never_less_than_the_gradients(seed, windows, nearly):
     assert (found >= wanted * slack).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**31), size=st.sampled_from([1e-200, 1e-3, 1.0, 1e6, 1e160]))
+def test_what_a_formed_gradient_adds_is_within_the_clip(seed, size):
+    """Whatever rounding made of it: the norm is that of the numbers that are added."""
+    gradient = size * np.random.default_rng(seed).standard_normal((1, 50))
+    with np.errstate(over="ignore", divide="ignore"):
+        added = np.linalg.norm(perceptron._clipped_sum_of(gradient, 0.5))
+    assert added <= 0.5 * (1 + 1e-14)
+    assert added >= min(0.5 * (1 - 1e-14), 5 * size) or size in (1e-200, 1e160)
+
+
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e200])
 @pytest.mark.parametrize("where", ["_forward", "_backward"])
 def test_a_position_that_is_not_finite_adds_nothing(bad, where, monkeypatch):

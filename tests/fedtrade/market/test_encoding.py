@@ -20,6 +20,7 @@ from fedtrade.market.events import (
     ModelPublished,
     ModelRevoked,
     OracleUpdated,
+    ParametersSeen,
     PoolSnapshot,
     PositionHeld,
     Reorganised,
@@ -41,6 +42,10 @@ VALUES = st.one_of(
     st.builds(OracleUpdated, whole, whole, text, whole, whole, whole),
     st.builds(ModelPublished, whole, whole, text, whole, whole),
     st.builds(ModelRevoked, whole, whole),
+    st.builds(
+        ParametersSeen, whole, st.lists(whole, max_size=4).map(tuple), st.booleans(), whole,
+        st.booleans(),
+    ),
     st.builds(BarClosed, whole, whole, number, number, number, number, number),
     st.builds(Holdings, whole, whole, whole, whole, st.lists(position, max_size=3).map(tuple)),
     st.builds(

@@ -19,6 +19,7 @@ from fedtrade.market.events import (
     ModelPublished,
     ModelRevoked,
     OracleUpdated,
+    ParametersSeen,
     PoolSnapshot,
     PositionHeld,
     Reorganised,
@@ -44,6 +45,7 @@ START = PoolSnapshot(
     10, "0xP", sqrt_ratio_at_tick(TICK), TICK, DEPTH, 5, 7,
     ((-887_270, DEPTH, DEPTH, 0, 0), (887_270, DEPTH, -DEPTH, 0, 0)),
 )  # fmt: skip
+GOVERNED = ParametersSeen(11, (1, 2), False, 700, False)
 MINE = PositionHeld(1, TICK - 100, TICK + 100, 10**17, 3, 4)
 
 
@@ -59,6 +61,7 @@ def ready() -> World:
         LiquidityChanged(11, 0, "0xP", "0xM", MINE.tick_lower, MINE.tick_upper, MINE.liquidity, 0, 0),
         Holdings(11, 10**18, 10**9, 10**17, (MINE,)),
         OracleUpdated(11, 1, FEED, 2000 * 10**8, 8, 700),
+        GOVERNED,
         head(11),
     ):  # fmt: skip
         if isinstance(event, LiquidityChanged):
@@ -82,7 +85,7 @@ def swap(world: World, block: int, index: int, sell_base: bool, amount: int) -> 
 
 def test_nothing_is_served_before_it_is_known() -> None:
     world = World(KEY, FEED)
-    for part in ("head", "pool", "oracle", "holdings", "price", "oracle_price"):
+    for part in ("head", "pool", "oracle", "holdings", "parameters", "price", "oracle_price"):
         with pytest.raises(NotYetKnown):
             getattr(world, part)
     assert isinstance(world.stale, NotYetKnown)
@@ -120,7 +123,7 @@ def test_a_head_that_does_not_follow_breaks_the_world_until_a_snapshot(wrong: He
     with pytest.raises(ChainBroken) as broken:
         world.apply(wrong)
     assert str(wrong.number) in str(broken.value)
-    for part in ("head", "pool", "oracle", "holdings"):
+    for part in ("head", "pool", "oracle", "holdings", "parameters"):
         with pytest.raises(ChainBroken):
             getattr(world, part)
     world.apply(replace(head(14), number=14))  # no second alarm, and no way back by heads alone
@@ -135,6 +138,7 @@ def heal(world: World, block: int) -> None:
         replace(START, block=block),
         Holdings(block, 1, 1, 1, ()),
         OracleUpdated(block, 0, FEED, 1, 0, 1),
+        replace(GOVERNED, block=block),
         head(block),
     ):
         world.apply(event)
@@ -147,6 +151,10 @@ def test_a_reorganisation_forgets_everything_that_may_be_undone() -> None:
         tell(world, Reorganised(10))
     assert isinstance(world.stale, Reorganisation)
     assert world.models.live(10**9) is None
+    world.apply(replace(START, block=11))
+    for part in ("head", "oracle", "holdings", "parameters"):
+        with pytest.raises(NotYetKnown):
+            getattr(world, part)
     heal(world, 11)
     assert world.stale is None
 

@@ -19,7 +19,7 @@ from fedtrade.risk.limits import EPOCH_S, Limits
 KEY = PoolKey("0xP", Token("0xA", "WETH", 18), Token("0xB", "USDC", 6), 500, 10, True)
 FLIPPED = PoolKey("0xP", Token("0xB", "USDC", 6), Token("0xA", "WETH", 18), 500, 10, False)
 NOW = 1_750_000_000
-CALM = Readings(NOW, 2000.0, 2001.0, 60.0, 10.0, 5e9, "live", 3600.0)
+CALM = Readings(NOW, 2000.0, 2001.0, 60.0, 10.0, 5e9, "live", 3600.0, False)
 LIMITS = Limits(action_notional_max_quote=50_000, epoch_notional_max_quote=120_000)
 
 PROVIDE = ProvideLiquidity("p", "0xP", -10, 10, 10**18, 2 * 10**9, 1, 1, NOW + 60)
@@ -103,6 +103,9 @@ def test_an_action_cannot_lie_about_its_risk() -> None:
     [
         (PROVIDE, {"model": "unpublished"}, "unpublished"),
         (PROVIDE, {"model": "pending"}, "pending"),
+        (PROVIDE, {"model": "stale"}, "stale"),
+        (PROVIDE, {"paused": True}, "paused"),
+        (BUY, {"paused": True}, "paused"),
         (PROVIDE, {"gas_price_wei": 201e9}, "gas price"),
         (PROVIDE, {"gas_price_wei": math.nan}, "gas price"),
         (replace(PROVIDE, amount1=60_000 * 10**6), {}, "an action may add"),
@@ -154,8 +157,9 @@ READINGS = st.builds(
     st.one_of(reading, st.floats(1900, 2100)),
     st.one_of(reading, st.floats(1900, 2100)),
     reading, reading, reading,
-    st.sampled_from(["live", "live", "pending", "superseded", "revoked", "unpublished"]),
+    st.sampled_from(["live", "live", "stale", "pending", "superseded", "revoked", "unpublished"]),
     reading,
+    st.booleans(),
 )  # fmt: skip
 amount = st.integers(-1, 10**19)
 WILD: st.SearchStrategy[Action] = st.one_of(
@@ -201,6 +205,7 @@ class RandomFeeds(RuleBasedStateMachine):
         if verdict.passed and (buys or isinstance(action, ProvideLiquidity)):
             assert self.highest is Level.NORMAL
             assert readings.model == "live"
+            assert not readings.paused
             assert action.adds_risk
             self.breakers.book(action, readings)
         assert verdict.passed == (verdict.reason == "")
