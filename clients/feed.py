@@ -9,7 +9,7 @@ grow old. What is not read in time waits with the sender (TCP). The moment a lin
 it is lost, not when the next one begins. Everything that is waited for has a limit (`Limits`), and a
 venue that complains ends it with its sentence, because asking again would change nothing.
 
-picows reads the frames: what it costs beside aiohttp's and websockets' readers is in `benchmarks.feeds`.
+picows reads the frames; what it costs beside others is in `benchmarks.feeds`.
 """
 
 from __future__ import annotations
@@ -46,9 +46,11 @@ class Limits:
     silent_s: float = 30.0
     """Without a frame, and pings get one, for this long a line is dead."""
     stuck_s: float = 60.0
-    """A book that is not whole for this long is begun anew on a new line."""
+    """A book that is not whole for this long, or books all quiet, are begun anew on a new line."""
     fetch_s: float = 10.0
     fetch_tries: int = 4
+    fetch_gap_s: float = 2.0
+    """Between two whole books of a market: a venue whose snapshots are too old is not stormed."""
     retry_after_s: float = 120.0
     """As long as a venue may ask us to wait."""
     wait_s: float = 0.5
@@ -106,6 +108,7 @@ class FeedLine:
         self._transport: picows.WSTransport | None = None
         self._unsent: deque[Send] = deque()
         self._fetching: dict[Market, asyncio.Task[None]] = {}
+        self._fetched_s: dict[Market, float] = {}
         self._wake = asyncio.Event()
         self._heard_s = 0.0
         self._web = asyncio.Semaphore(1)
@@ -180,18 +183,25 @@ class FeedLine:
             if now_s - pinged_s >= self._venue.ping_every_s:
                 pinged_s = now_s
                 self._ping(transport)
-            if all(replica.live for replica in self._feed.replicas.values()):
+            if self._whole():
                 whole_s = now_s
             if now_s - self._heard_s > limits.silent_s:
                 self.last_end = f"nothing came for {limits.silent_s:g} s"
                 return
             if now_s - whole_s > limits.stuck_s:
-                self.last_end = f"a book was not whole for {limits.stuck_s:g} s"
+                self.last_end = f"a book was not whole, or all were quiet, for {limits.stuck_s:g} s"
                 return
             self._wake.clear()
             await _either(self._wake, min(0.2, limits.silent_s / 4))
         if transport.is_disconnected and self._failure is None:
             self.last_end = self.last_end or "the venue ended it"
+
+    def _whole(self) -> bool:
+        """Whether all books are live and something is heard of at least one."""
+        replicas, at_ns = self._feed.replicas.values(), self._clock_ns()
+        return all(each.live for each in replicas) and not all(
+            each.quiet(at_ns) for each in replicas
+        )
 
     def _send(self, transport: picows.WSTransport, send: Send) -> None:
         transport.send(TEXT, send.text.encode())
@@ -273,6 +283,8 @@ class FeedLine:
     async def _fetch(self, fetch: Fetch, session: aiohttp.ClientSession) -> None:
         """Ask until there is an answer, a few times; then the feed asks anew when it wants to."""
         body, limits = b"", self.limits
+        gap_s = self._fetched_s.get(fetch.market, -limits.fetch_gap_s) + limits.fetch_gap_s - _now()
+        await asyncio.sleep(max(0.0, gap_s))
         async with self._web:
             for failures in range(limits.fetch_tries):
                 self.fetches += 1
@@ -282,6 +294,7 @@ class FeedLine:
                 pause_s = self._pause_s(failures)
                 await asyncio.sleep(min(max(wait_s, pause_s), limits.retry_after_s))
         del self._fetching[fetch.market]
+        self._fetched_s[fetch.market] = _now()
         try:
             at_ns = self._clock_ns()
             if body:
@@ -311,7 +324,7 @@ class FeedLine:
             return b"", 0.0
 
 
-class _Listener(picows.WSListener):  # type: ignore[misc]
+class _Listener(picows.WSListener):
     """Puts frames together and hands them on."""
 
     def __init__(self, line: FeedLine, session: aiohttp.ClientSession) -> None:

@@ -97,10 +97,7 @@ class Recording:
     def __iter__(self) -> Iterator[Entry]:
         """Every entry in order. Raises RecordingUnreadable."""
         for number, line in enumerate(self._lines(), 1):
-            if line[:1].isdigit():
-                entry = _numbered(line)
-            else:
-                entry = self._told(line, number)
+            entry = _numbered(line) if line[:1].isdigit() else self._told(line, number)
             if entry is None:
                 raise RecordingUnreadable(self._name, number, "it is of no known format")
             if entry.kind != "header":
@@ -149,13 +146,13 @@ class Recording:
 
     def _blocks(self) -> Iterator[bytes]:
         first = self._file.read(len(zstandard.FRAME_HEADER))
-        rest: IO[bytes] = _Behind(first, self._file)  # type: ignore[assignment]
+        rest = _Behind(first, self._file)
+        reader: _Behind | zstandard.ZstdDecompressionReader = rest
         if first == zstandard.FRAME_HEADER:
             reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(
-                rest, read_across_frames=True
+                rest,  # type: ignore[arg-type]
+                read_across_frames=True,
             )
-        else:
-            reader = rest
         while True:
             try:
                 block = reader.read(_READ)

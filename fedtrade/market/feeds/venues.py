@@ -95,7 +95,9 @@ VENUES: Final[Mapping[str, Venue]] = {
 def venue_of(name: str) -> Venue:
     """The venue of a name. Raises BadInput."""
     if name not in VENUES:
-        raise BadInput(f"venue {name}", "it is none that we read", f"Use one of {', '.join(VENUES)}.")
+        raise BadInput(
+            f"venue {name}", "it is none that we read", f"Use one of {', '.join(VENUES)}."
+        )
     return VENUES[name]
 
 
