@@ -161,12 +161,22 @@ class FeedLine:
         finally:
             self._transport = None
             transport.disconnect(graceful=False)
+            await self._ended(transport)
             tasks = list(self._fetching.values())
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._fetching.clear()
             self._unsent.clear()
+
+    async def _ended(self, transport: picows.WSTransport) -> None:
+        """Wait until the socket is closed; what was wrong with its bytes is told here."""
+        try:
+            async with asyncio.timeout(self.limits.connect_s):
+                await transport.wait_disconnected()
+        except (OSError, TimeoutError, picows.WSError) as error:
+            self.last_end = self.last_end or f"{type(error).__name__}: {error}"[:300]
+        self.last_end = self.last_end or "the venue ended it"
 
     async def _tend(self, transport: picows.WSTransport, stop: asyncio.Event) -> None:
         """Send what is wished, ping, and see whether the line is alive, until it is not."""
@@ -191,10 +201,10 @@ class FeedLine:
             if now_s - whole_s > limits.stuck_s:
                 self.last_end = f"a book was not whole, or all were quiet, for {limits.stuck_s:g} s"
                 return
-            self._wake.clear()
             await _either(self._wake, min(0.2, limits.silent_s / 4))
-        if transport.is_disconnected and self._failure is None:
-            self.last_end = self.last_end or "the venue ended it"
+            self._wake.clear()
+        if stop.is_set():
+            self.last_end = "it was stopped"
 
     def _whole(self) -> bool:
         """Whether all books are live and something is heard of at least one."""
@@ -271,7 +281,7 @@ class FeedLine:
     def _lose_all(self) -> None:
         """No book is believed without its line."""
         at_ns = self._clock_ns()
-        reason = f"its line has ended: {self.last_end or 'it was stopped'}"
+        reason = f"its line has ended: {self.last_end}"
         for replica in self._feed.replicas.values():
             if replica.live:
                 lost = replica.lose(at_ns, reason)
@@ -336,6 +346,8 @@ class _Listener(picows.WSListener):
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         line, kind = self._line, frame.msg_type
+        if transport.is_close_frame_sent:
+            return  # behind what was no frame nothing is one
         try:
             line.heard()
             if kind == CLOSE:

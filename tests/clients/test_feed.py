@@ -193,7 +193,7 @@ def test_a_fault_of_a_line_never_serves_a_wrong_book_and_costs_one_snapshot(reco
     if kind in CUTS:
         assert line.lines == 3
         assert len(lost) == 2
-        assert all("its line has ended" in each for each in lost)
+        assert all("its line has ended" in each for each in lost), lost
     elif kind == "twice":
         assert (line.lines, lost) == (1, [])
     else:
@@ -295,7 +295,9 @@ def test_a_book_that_does_not_become_whole_is_begun_anew_on_a_new_line(recording
     limits = replace(QUICK, stuck_s=0.3, wait_max_s=0.02)
     line, seen = asyncio.run(follow(recording, limits, tell=venue.tell, answer=answered))
     assert line.lines == 2
-    assert losses(seen) == ["its line has ended: it was stopped"]
+    assert {each.partition(" (")[0] for each in losses(seen)} == {
+        "its snapshot cannot be read", "its line has ended: it was stopped",
+    }  # fmt: skip
 
 
 def test_nobody_there_is_asked_ever_more_seldom_and_no_more_than_the_limit_of_a_minute():
