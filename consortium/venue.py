@@ -110,7 +110,8 @@ class LocalVenue:
             with suppress(TimeoutError):
                 async with asyncio.timeout(SPOKEN_S):
                     await spoken.wait()
-            await self._play(line, number, request.path_qs)
+            with suppress(ConnectionResetError):  # the reader has left
+                await self._play(line, number, request.path_qs)
             await hearing  # a venue does not hang up because there is nothing new
         finally:
             hearing.cancel()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from fedtrade.errors import BadInput
 from fedtrade.market.feeds.events import BookLost, Complained, Fetch, Out, Said
-from fedtrade.market.feeds.recording import Entry
-from fedtrade.market.feeds.venues import Feed, Fetching
+from fedtrade.market.feeds.recording import Entry, Recording
+from fedtrade.market.feeds.venues import Feed, Fetching, markets_of, venue_of
 
 REASONS_MAX: Final = 1_000
 """Different reasons that are counted apart."""
@@ -29,6 +32,9 @@ class Replayed:
     silent: Counter[str] = field(default_factory=Counter)
     """Messages from which nothing followed, by what they are about."""
     complaints: list[str] = field(default_factory=list)
+    books: dict[str, str] = field(default_factory=dict)
+    """How each market's book stood in the end."""
+    torn: str = ""
 
 
 def replay(
@@ -80,7 +86,31 @@ def replay(
                 wanted.remove(fetch)
                 early.remove(answer)
                 told(feed.fetched(fetch, answer.data, entry.at_ns), entry)
+    for market, replica in feed.replicas.items():
+        best = replica.applied.best() if replica.live else None
+        found.books[str(market)] = "lost" if not replica.live else "whole" if best else "empty"
     return found
+
+
+def replay_file(
+    path: Path, venue: str, named: Sequence[str], connection: str | None = None
+) -> Replayed:
+    """Replay a file; venue and markets as it says where they are not named. Raises BadInput."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise BadInput(str(path), str(error), "Name a recording.") from error
+    with file:
+        recording = Recording(file, path.name)
+        entries = iter(recording)
+        first = next(entries, None)
+        found = venue_of(venue or recording.header.exchange)
+        markets = markets_of(found, named) or recording.header.of(found.name)
+        if not markets or first is None:
+            raise BadInput(str(path), "it names no market, or is empty", "Name its markets.")
+        replayed = replay(chain([first], entries), found.feed(markets), connection)
+        replayed.torn = recording.torn
+        return replayed
 
 
 _EARLY_MAX: Final = 64
