@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fedtrade.devnet.detached import ChainStatus
+    from fedtrade.market.feeds.replaying import Replayed
 
 app = typer.Typer(
     name="fedtrade",
@@ -39,6 +40,20 @@ devnet = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(devnet, name="devnet")
+
+feed = typer.Typer(
+    help=(
+        "Public market data of venues: record it, replay it, serve a recording as if it were the "
+        "venue.\n\n"
+        "A book is shown and given only while every message since the venue's whole book was "
+        "applied; after a gap, a wrong checksum or a cut line it is refused until it is whole "
+        "again.\n\n"
+        "Try it on one machine: [bold]feed serve FILE[/bold], and beside it [bold]feed record "
+        "binance-usdm BTCUSDT --at 127.0.0.1:8765 --out copy.jsonl.zst[/bold]."
+    ),
+    no_args_is_help=True,
+)
+app.add_typer(feed, name="feed")
 
 CHAINS: Final = 3
 
@@ -121,6 +136,74 @@ def demo(
     # A process of its own: the rehearsal imports members and coordinator, and this package may not.
     command = [sys.executable, "-m", "consortium.demo", "--out", str(out), *context.args]
     raise typer.Exit(subprocess.run(command, check=False).returncode)
+
+
+_PASSED_ON: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@feed.command("record", context_settings=_PASSED_ON, add_help_option=False)
+def feed_record(context: typer.Context) -> None:
+    """Follow a venue's feed and keep what came, to the nanosecond, in a file."""
+    _run_module("clients.recorder", context.args)
+
+
+@feed.command("serve", context_settings=_PASSED_ON, add_help_option=False)
+def feed_serve(context: typer.Context) -> None:
+    """Serve a recording on this machine as if it were the venue, websocket and web answers."""
+    _run_module("consortium.venue", context.args)
+
+
+def _run_module(module: str, arguments: Sequence[str]) -> None:
+    """Run what this package may not import, as a process of its own."""
+    import subprocess
+
+    command = [sys.executable, "-m", module, *arguments]
+    try:
+        code = subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        code = 0  # it was told as well, and has ended
+    raise typer.Exit(code)
+
+
+@feed.command("play")
+def feed_play(
+    recording: Annotated[Path, typer.Argument(help="Of `feed record`, cryptofeed or Binance.")],
+    markets: Annotated[
+        list[str] | None,
+        typer.Argument(help="SYMBOL[:decimals of price[:of size]]; if unsaid, as recorded."),
+    ] = None,
+    venue: Annotated[str, typer.Option(help="If unsaid, as recorded.")] = "",
+    connection: Annotated[
+        str, typer.Option(help="Only this one of a recording of several connections.")
+    ] = "",
+) -> None:
+    """Replay a recording: what it told, which books were lost and why, and what gave nothing."""
+    from fedtrade.market.feeds.replaying import replay_file
+
+    found = replay_file(recording, venue, markets or (), connection or None)
+    _print_replayed(found)
+    if found.torn:
+        typer.echo(found.torn, err=True)
+
+
+def _print_replayed(found: Replayed) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("what")
+    table.add_column("count", justify="right")
+    table.add_row("frames", f"{found.frames:,}")
+    parts = (("", found.events), ("lost: ", found.losses), ("gave nothing: ", found.silent))
+    for title, counts in parts:
+        for what, count in sorted(counts.items()):
+            table.add_row(f"{title}{what}", f"{count:,}")
+    for complaint in found.complaints:
+        table.add_row(f"complained: {complaint}", "1")
+    for market, state in found.books.items():
+        table.add_row(f"in the end {market}", state)
+    Console().print(table)
 
 
 @app.command()

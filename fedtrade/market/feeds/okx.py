@@ -1,5 +1,7 @@
 """OKX v5, public: `books` (400 levels), `trades`, `tickers` of spot, swaps and futures.
 
+Of swaps and futures also `mark-price` and `open-interest`, of swaps `funding-rate`.
+
 An order book message names the `prevSeqId` that it follows; where nothing changed, that is its own
 `seqId`, and after maintenance a `seqId` may be lower than its predecessor (okx.com/docs-v5, "Order book
 channel"). Older recordings have no ids: there every message is judged by its checksum alone, which is
@@ -15,7 +17,7 @@ from zlib import crc32
 
 import msgspec
 
-from fedtrade.market.feeds.events import Complained, Market, Out, Quoted, Send, Traded
+from fedtrade.market.feeds.events import Complained, Marked, Market, Out, Quoted, Send, Traded
 from fedtrade.market.feeds.lines import Lines
 
 _MS: Final = 1_000_000
@@ -55,6 +57,18 @@ class _Ticker(msgspec.Struct):
     askSz: float | Literal[""]
 
 
+class _State(msgspec.Struct):
+    """Of any of the three channels that tell a contract's state; each names its own field only."""
+
+    ts: int
+    markPx: float | None = None
+    fundingRate: float | Literal[""] | None = None
+    oi: float | None = None
+
+
+STATES: Final = ("mark-price", "funding-rate", "open-interest")
+
+
 class _Arg(msgspec.Struct):
     channel: str = ""
     instId: str = ""
@@ -71,6 +85,7 @@ class _Message(msgspec.Struct):
 _message = msgspec.json.Decoder(_Message).decode
 _books = msgspec.json.Decoder(list[_Book], strict=False).decode
 _trades = msgspec.json.Decoder(list[_Trade], strict=False).decode
+_states = msgspec.json.Decoder(list[_State], strict=False).decode
 _tickers = msgspec.json.Decoder(list[_Ticker], strict=False).decode
 
 
@@ -89,7 +104,7 @@ class Okx:
         args = [
             {"channel": channel, "instId": market.symbol}
             for market in self.replicas
-            for channel in ("books", "trades", "tickers")
+            for channel in _channels(market.symbol)
         ]
         return [*self._lines.begin(at_ns), _send("subscribe", args)]
 
@@ -115,6 +130,8 @@ class Okx:
                 return self._traded(symbol, _trades(message.data), at_ns)
             if channel == "tickers":
                 return self._ticked(symbol, _tickers(message.data), at_ns)
+            if channel in STATES:
+                return self._marked(symbol, _states(message.data), at_ns)
         except (msgspec.MsgspecError, ValueError):
             return self._lines.lose_all(at_ns, "a message of the venue cannot be read")
         return []
@@ -181,6 +198,26 @@ class Okx:
             if "" not in sides:
                 out.append(Quoted(market, at_ns, told.ts * _MS, *map(float, sides)))
         return out
+
+    def _marked(self, symbol: str, states: list[_State], at_ns: int) -> list[Out]:
+        market = self._lines.market(symbol)
+        if market is None:
+            return []
+        out: list[Out] = []
+        for told in states:
+            rate = None if told.fundingRate == "" else told.fundingRate
+            out.append(Marked(market, at_ns, told.ts * _MS, told.markPx, None, rate, told.oi))
+        return out
+
+
+def _channels(symbol: str) -> list[str]:
+    """What is told of an instrument: BTC-USDT, BTC-USDT-SWAP, BTC-USD-220527."""
+    channels = ["books", "trades", "tickers"]
+    if symbol.count("-") > 1:
+        channels += ["mark-price", "open-interest"]
+    if symbol.endswith("-SWAP"):
+        channels.append("funding-rate")
+    return channels
 
 
 def _numbers(rows: Sequence[_Row]) -> list[tuple[float, float]]:

@@ -58,13 +58,17 @@ class Replica:
         """Whether a live book is held back until a doubt is settled."""
         return self._held is not None
 
+    def quiet(self, now_ns: int) -> bool:
+        """Whether nothing was heard of it for too long."""
+        return now_ns - self._heard_ns > QUIET_MAX_NS
+
     def book(self, now_ns: int) -> Book:
         """The book. Raises BookStale where it may not be believed."""
         if self._lost is not None:
             raise BookStale(self.market, self._lost)
         if self._held is not None:
             raise BookStale(self.market, self._held)
-        if now_ns - self._heard_ns > QUIET_MAX_NS:
+        if self.quiet(now_ns):
             quiet_s = (now_ns - self._heard_ns) / 1e9
             raise BookStale(self.market, f"nothing was heard for {quiet_s:.0f} s")
         return self._book

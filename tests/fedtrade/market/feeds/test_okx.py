@@ -14,6 +14,7 @@ from fedtrade.market.feeds.events import (
     BookLost,
     BookMoved,
     Complained,
+    Marked,
     Market,
     Quoted,
     Send,
@@ -125,6 +126,28 @@ def test_everything_else_it_says():
     assert feed.received(b'{"event":"subscribe","arg":{}}', 1) == []
     error = b'{"event":"error","code":"60012","msg":"Invalid request"}'
     assert feed.received(error, 1) == [Complained("okx", "Invalid request")]
+
+
+def test_what_it_says_of_swaps_and_futures():
+    swap = Market("okx", "BTC-USDT-SWAP")
+    feed = Okx([swap, Market("okx", "BTC-USD-220527"), Market("okx", "BTC-USDT")])
+    (send,) = feed.connected(0)
+    asked = Counter(each["channel"] for each in json.loads(send.text)["args"])
+    assert asked == {"books": 3, "trades": 3, "tickers": 3, "mark-price": 2, "open-interest": 2,
+                     "funding-rate": 1}  # fmt: skip
+
+    def told(channel, **data):
+        arg = {"channel": channel, "instId": swap.symbol}
+        data = {"instId": swap.symbol, "instType": "SWAP", "ts": "5", **data}
+        return feed.received(json.dumps({"arg": arg, "data": [data]}).encode(), 1)
+
+    assert told("mark-price", markPx="42310.6") == [Marked(swap, 1, 5_000_000, mark=42310.6)]
+    assert told("open-interest", oi="2216113", oiCcy="22", oiUsd="9") == [
+        Marked(swap, 1, 5_000_000, open_interest=2216113.0)
+    ]
+    rates = {"fundingRate": "0.0001", "nextFundingRate": ""}
+    assert told("funding-rate", **rates) == [Marked(swap, 1, 5_000_000, funding_rate=0.0001)]
+    assert told("funding-rate", fundingRate="") == [Marked(swap, 1, 5_000_000)]
 
 
 def test_a_book_that_does_not_come_is_asked_for_again():
