@@ -128,6 +128,8 @@ def open_interest_change(symbol: str, at_s: Ints) -> Floats:
 
 def _last_known(known_s: Ints, values: Floats, at_s: Ints, max_age_s: int) -> Floats:
     """The newest value at or before each time, or NaN where it is older than `max_age_s`."""
+    if not len(known_s):
+        return np.full(len(at_s), np.nan)
     index = np.searchsorted(known_s, at_s, side="right") - 1
     safe = np.maximum(index, 0)
     fresh = (index >= 0) & (at_s - known_s[safe] <= max_age_s)
