@@ -64,7 +64,9 @@ def test_every_row_is_judged_the_same_number_of_times(
         for group, split in enumerate(path):
             assert group in splits[split].groups
         for group in range(groups):
-            alone = next(s for s in combinatorial(end_s, groups, 1, HOUR, 0) if s.groups == (group,))
+            alone = next(
+                s for s in combinatorial(end_s, groups, 1, HOUR, 0) if s.groups == (group,)
+            )
             covered += alone.test & splits[path[group]].test
         assert (covered == 1).all()
 
