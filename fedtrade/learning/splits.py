@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ def walk_forward(
     _check(horizon_s, embargo_s)
     if list(edges_s) != sorted(set(edges_s)):
         raise ValueError("the edges must rise")
-    for start_s, stop_s in zip(edges_s[:-1], edges_s[1:], strict=True):
+    for start_s, stop_s in pairwise(edges_s):
         test = (end_s >= start_s) & (end_s < stop_s)
         train = end_s + horizon_s + embargo_s <= start_s
         if test.any() and train.any():
