@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from fedtrade.console import leave_cleanly
+from fedtrade.data.commands import data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,7 @@ devnet = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(devnet, name="devnet")
+app.add_typer(data, name="data")
 
 CHAINS: Final = 3
 

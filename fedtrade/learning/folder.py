@@ -59,6 +59,15 @@ KEYS = ("venue", "symbol", "contract", "collateral")
 """Columns that say which market a row is of."""
 OTHER_NAMES = {"baseTokenVolume": "volume", "usdVolume": "volume_usd"}
 """What dYdX calls its volumes."""
+PATTERNS = (
+    "perp_ohlcv/*.parquet",
+    "spot_ohlcv/*.parquet",
+    "funding/*.parquet",
+    "open_interest/*.parquet",
+    "options/dvol_*_daily.parquet",
+    "gas/ethereum_daily_gas.parquet",
+    "liquidations/*.parquet",
+)
 BAR_COLUMNS = (("ts", *OHLC), ("volume", "volume_usd"))
 REMEDY = "Put the whole file in its place, or take it out of the folder."
 MAX_DVOL = 1e4
@@ -182,9 +191,9 @@ class DataFolder:
                 return context.hourly_sums(own, pl.col(usd))
         return context.empty()
 
-    def files(self) -> tuple[Path, ...]:
-        """The files that have been read so far, sorted: what a manifest has to name."""
-        return tuple(sorted(self._read))
+    def files(self) -> tuple[str, ...]:
+        """The files that this folder's data come from, read or not: what a manifest has to name."""
+        return tuple(sorted(name for pattern in PATTERNS for name in self._names(pattern)))
 
     # -- how they are read ----------------------------------------------------------------------
 
@@ -269,7 +278,9 @@ class DataFolder:
         for key, part in frame.partition_by(keys, as_dict=True, include_key=False).items():
             named = dict(zip(keys, map(str, key), strict=True))
             market, symbol = _market(name, named), named.get("symbol", "")
-            if market in found:
+            if market in found and "collateral" in keys:
+                part = pl.concat([found[market][1], part])  # WETH and stETH are both ETH
+            elif market in found:
                 first, other = found[market]
                 kept, left = (first, symbol) if other.height >= part.height else (symbol, first)
                 self.notes.append(f"{name}: {left} left out, {kept} is the same coin and longer.")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from fedtrade.errors import BadInput
+from fedtrade.learning.series import Floats, Ints, Series, spread
 from fedtrade.market.events import BarClosed
 
 DATA = Path(__file__).resolve().parent.parent / "data"
@@ -29,9 +29,6 @@ SETTLEMENTS_PER_8H = {"binance": 1.0, "bybit": 1.0, "hyperliquid": 8.0}
 """How many funding settlements make 8 hours, apart from HYPE on binance (2)."""
 FUNDING_LAG_S = {"hyperliquid": HOUR_S}
 """The source samples Hyperliquid's premium an hour before the rate settles."""
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,34 +103,16 @@ def funding_spread(symbol: str, at_s: Ints) -> Floats:
         per_8h = 2.0 if (venue, symbol) == ("binance", "HYPE") else SETTLEMENTS_PER_8H[venue]
         known_s = own["start_s"].to_numpy() + FUNDING_LAG_S.get(venue, 0)
         bps = own["funding_rate"].to_numpy() * per_8h * 1e4
-        rates.append(_last_known(known_s, bps, at_s, max_age_s=9 * HOUR_S))
-    if len(rates) < 2:
-        return np.full(len(at_s), np.nan)
-    stacked = np.stack(rates)
-    spread = np.where(np.isnan(stacked), -np.inf, stacked).max(0) - np.where(
-        np.isnan(stacked), np.inf, stacked
-    ).min(0)
-    enough = (~np.isnan(stacked)).sum(0) >= 2
-    return np.where(enough, np.where(enough, spread, 0.0), np.nan)
+        rates.append(Series(known_s, bps, max_age_s=9 * HOUR_S))
+    return spread(tuple(rates), at_s)
 
 
 def open_interest_change(symbol: str, at_s: Ints) -> Floats:
     """Log change of open interest (on hyperliquid) over 24 h, as known at each time; NaN if not."""
     frame = _table("open_interest_1h.parquet").filter(pl.col("symbol") == symbol)
     known_s, log_oi = frame["start_s"].to_numpy(), np.log(frame["oi_usd"].to_numpy())
-    now = _last_known(known_s, log_oi, at_s, max_age_s=2 * HOUR_S)
-    before = _last_known(known_s, log_oi, at_s - 24 * HOUR_S, max_age_s=2 * HOUR_S)
-    return np.asarray(now - before, np.float64)
-
-
-def _last_known(known_s: Ints, values: Floats, at_s: Ints, max_age_s: int) -> Floats:
-    """The newest value at or before each time, or NaN where it is older than `max_age_s`."""
-    if not len(known_s):
-        return np.full(len(at_s), np.nan)
-    index = np.searchsorted(known_s, at_s, side="right") - 1
-    safe = np.maximum(index, 0)
-    fresh = (index >= 0) & (at_s - known_s[safe] <= max_age_s)
-    return np.where(fresh, values[safe], np.nan)
+    series = Series(known_s, log_oi, max_age_s=2 * HOUR_S)
+    return np.asarray(series.at(at_s) - series.at(at_s - 24 * HOUR_S), np.float64)
 
 
 def _candles(frame: pl.DataFrame, venue: str, symbol: str, width_s: int) -> Candles:

@@ -109,10 +109,13 @@ class MarketTable:
     """Per hour, over the trailing 168 h (USD)."""
 
 
-def market_table(candles: Candles, until_s: int) -> MarketTable:
-    """Rows of hourly candles whose next hour has ended by `until_s`."""
+def market_table(candles: Candles, until_s: int, with_context: bool = True) -> MarketTable:
+    """Rows of hourly candles whose next hour has ended by `until_s`.
+
+    With the packaged context, or with none: who has another joins it (`fedtrade.data.building`).
+    """
     past = candles.between(0, until_s)
-    end_s, features = public_rows(past)
+    end_s, features = public_rows(past, with_context)
     here = np.searchsorted(past.end_s, end_s)
     following = np.minimum(here + 1, len(past.start_s) - 1)
     known = past.start_s[following] == end_s

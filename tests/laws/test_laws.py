@@ -54,7 +54,7 @@ ROOM_RANK = {  # an import may only point to a strictly lower rank, or stay in i
     "replay": 5,
     "simulation": 5,
     "devnet": 5,
-    "data": 9,
+    "data": 5,
     "dashboard": 8,
     "voting": 8,
     "cli": 9,
