@@ -128,7 +128,8 @@ def newey_west_lag(series: Floats) -> int:
     power = float(centred @ centred)
     rho = float(centred[1:] @ centred[:-1]) / power if power > 0 else 0.0
     rho = min(max(rho, -0.97), 0.97)
-    wanted = 1.1447 * (4 * rho**2 * len(series) / ((1 - rho) ** 2 * (1 + rho) ** 2)) ** (1 / 3)
+    memory = 4 * rho * rho / ((1 - rho * rho) * (1 - rho * rho))
+    wanted = 1.1447 * math.cbrt(memory * len(series))
     return max(NEWEY_WEST_LAG_H, min(math.ceil(wanted), len(series) // 3))
 
 

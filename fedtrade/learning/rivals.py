@@ -42,8 +42,6 @@ def garch(candles: Candles, table: MarketTable, cut_s: int) -> tuple[Floats, flo
 
     A return across a gap is left out of the fit and leaves the filter where it was.
     """
-    from arch.univariate import arch_model
-
     log_close = np.log(candles.close)
     whole = np.concatenate([[False], np.diff(candles.start_s) == HOUR_S])
     returns = np.concatenate([[0.0], 100.0 * np.diff(log_close)])
@@ -52,6 +50,8 @@ def garch(candles: Candles, table: MarketTable, cut_s: int) -> tuple[Floats, flo
     known = table.end_s + HOUR_S <= cut_s
     if len(past) < LEAST_HISTORY_H or int(known.sum()) < LEAST_HISTORY_H:
         return None
+    from arch.univariate import arch_model  # seconds to import
+
     fitted = arch_model(past, mean="Zero", vol="GARCH", p=1, q=1, dist="t", rescale=False).fit(
         disp="off", show_warning=False
     )

@@ -18,12 +18,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtrade.artifact import Artifact, ArtifactInvalid
+from fedtrade.artifact import (
+    MAX_ARTIFACT_BYTES,
+    Artifact,
+    ArtifactInvalid,
+    load,
+    sha256_of,
+)
 from fedtrade.errors import BadInput
 from fedtrade.learning import baseline, leaks, rivals
 from fedtrade.learning.conformal import LEAST_RESIDUALS, AdaptiveInterval, interval_score
@@ -41,7 +48,7 @@ from fedtrade.learning.features import (
     neutral_rows,
     public_rows,
 )
-from fedtrade.learning.folder import DataFolder
+from fedtrade.learning.folder import DataFolder, coin
 from fedtrade.learning.forecast import Forecaster
 from fedtrade.learning.tables import HOUR_S, Candles
 from fedtrade.learning.windows import MarketTable, market_table
@@ -58,8 +65,8 @@ WARM_UP_H: Final = 336
 HAR_LEAST_H: Final = 720
 CALIBRATION_H: Final = 2_000
 GATE_BARS: Final = 2_000
-DAY_S: Final = 86_400
-WEEK_S: Final = 7 * DAY_S
+WEEK_S: Final = 7 * 86_400
+EVER_S: Final = 2**40
 CRASHES: Final = (
     ("crash 2020-03-12", "2020-03-12", "2020-03-14"),
     ("crash 2021-05-19", "2021-05-19", "2021-05-20"),
@@ -164,16 +171,24 @@ class _Judged:
 
 def evaluate_folder(
     artifact: Artifact,
-    folder: DataFolder,
+    path: Path,
     from_s: int,
     until_s: int,
-    markets: Sequence[Market] | None = None,
+    venues: Sequence[str] = (),
+    symbols: Sequence[str] = (),
     *,
     with_rivals: bool = True,
     progress: Progress = lambda what, done, of: None,
 ) -> Scorecard:
-    """Judge a model on [from_s, until_s) of a folder. Raises BadInput where nothing can be judged."""
+    """Judge a model on [from_s, until_s) of a folder, on all its markets or those named.
+
+    Raises BadInput where the folder has nothing to judge on and ArtifactInvalid where this version
+    cannot compute what the model wants.
+    """
     check_features(artifact)
+    if from_s >= until_s:
+        raise BadInput("--from", f"it is not before {_day(until_s)}", "Choose an earlier day.")
+    folder = DataFolder(path)
     forecaster = Forecaster(artifact)
     notes: list[str] = []
     if artifact.manifest.trained_until_s > from_s:
@@ -181,7 +196,7 @@ def evaluate_folder(
             f"The period begins before {_day(artifact.manifest.trained_until_s)}, until when the "
             "model was trained: what lies before that is not out of sample."
         )
-    chosen = folder.markets(HOUR_S) if markets is None else tuple(markets)
+    chosen = _choose(folder, venues, symbols)
     skipped: dict[str, str] = {}
     judged: list[_Judged] = []
     for done, market in enumerate(chosen):
@@ -219,6 +234,46 @@ def evaluate_folder(
     )
 
 
+def read_artifact(path: Path, expect_sha256: str | None = None) -> Artifact:
+    """The model in a file, verified; against its own hash where none is expected."""
+    try:
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= MAX_ARTIFACT_BYTES else b""
+    except OSError as error:
+        problem = f"it cannot be read ({error.strerror})"
+        raise BadInput(str(path), problem, "Name the artifact.safetensors of a model.") from error
+    return load(data, expect_sha256 or sha256_of(data))
+
+
+def day_s(day: str | None, otherwise_s: int) -> int:
+    """Unix seconds of a day or time such as 2025-01-01 or 2025-01-01T12:00, UTC if it says none."""
+    if day is None:
+        return otherwise_s
+    try:
+        when = datetime.fromisoformat(day)
+    except ValueError as error:
+        raise BadInput(day, "it is not a date", "Write it as 2025-01-01.") from error
+    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())
+
+
+def _choose(
+    folder: DataFolder, venues: Sequence[str], symbols: Sequence[str]
+) -> tuple[Market, ...]:
+    known = folder.markets(HOUR_S)
+    wanted = [coin(symbol) for symbol in symbols]
+    for names, place, what in ((venues, 0, "venue"), (wanted, 1, "symbol")):
+        there = sorted({market[place] for market in known})
+        for name in names:
+            if name not in there:
+                problem = f"{folder.path.name} has no hourly bars of this {what}"
+                raise BadInput(name, problem, f"It has them of {', '.join(there) or 'none'}.")
+    chosen = [m for m in known if m[0] in (venues or (m[0],)) and m[1] in (wanted or (m[1],))]
+    if known and not chosen:
+        named = f"{', '.join(symbols)} on {', '.join(venues)}"
+        raise BadInput(named, "the folder has no such market", "Leave one of the two out.")
+    return tuple(chosen)
+
+
 def check_features(artifact: Artifact) -> None:
     """Refuse a model whose inputs this version cannot compute, and say which."""
     unknown = [name for name in artifact.manifest.features if name not in FEATURES]
@@ -231,7 +286,7 @@ def check_features(artifact: Artifact) -> None:
 
 def table_of(folder: DataFolder, candles: Candles, until_s: int) -> MarketTable:
     """Rows and targets of one market, with the context that the folder knows and no other."""
-    table = market_table(candles, until_s)
+    table = market_table(candles, until_s, with_context=False)
     if not len(table.end_s):
         return table
     features = table.features.copy()
@@ -268,9 +323,11 @@ def _prepare(
     past = _part(table, table.end_s + HOUR_S <= from_s)
     judged = _part(table, late)
     model = _forecast(forecaster, judged)
-    recent = _part(past, past.end_s >= past.end_s[-1] - CALIBRATION_H * HOUR_S) if len(
-        past.end_s
-    ) else past
+    recent = (
+        _part(past, past.end_s >= past.end_s[-1] - CALIBRATION_H * HOUR_S)
+        if len(past.end_s)
+        else past
+    )
     bounds = _bounds(_forecast(forecaster, recent), recent.targets, model, judged.targets)
     hours = round((int(inside.end_s[-1]) - int(inside.start_s[0])) / HOUR_S)
     return _Judged(
@@ -348,20 +405,20 @@ def _frozen_har(artifact: Artifact, table: MarketTable) -> tuple[Floats, float]:
     return np.asarray(output), float(arrays["fixed.log_to_mean"][0])
 
 
-def _fit_rivals(
-    judged: list[_Judged], from_s: int, notes: list[str], progress: Progress
-) -> None:
+def _fit_rivals(judged: list[_Judged], from_s: int, notes: list[str], progress: Progress) -> None:
     absent = rivals.missing()
     if absent:
         notes.append(
-            f"{' and '.join(absent)} are not installed (fedtrade[research]): their columns are left out."
+            f"Left out, because not installed (fedtrade[research]): {' and '.join(absent)}."
         )
     if "arch" not in absent:
         for done, one in enumerate(judged):
             progress("fitting GARCH", done, len(judged))
             known = MarketTable(
-                *(np.concatenate([getattr(one.past, n), getattr(one.table, n)])
-                  for n in ("end_s", "features", "targets", "close", "mean_notional"))
+                *(
+                    np.concatenate([getattr(one.past, n), getattr(one.table, n)])
+                    for n in ("end_s", "features", "targets", "close", "mean_notional")
+                )
             )
             fitted = rivals.garch(one.candles, known, from_s)
             if fitted is not None:
@@ -496,9 +553,7 @@ def _better(scores: Sequence[MarketScore]) -> dict[str, float]:
     return {name: float(np.mean(won)) for name, won in wins.items()}
 
 
-def _gate(
-    folder: DataFolder, judged: Sequence[_Judged], progress: Progress
-) -> list[leaks.Finding]:
+def _gate(folder: DataFolder, judged: Sequence[_Judged], progress: Progress) -> list[leaks.Finding]:
     """Every check of the gate on every judged market; what passed is there too."""
     findings = []
     for done, one in enumerate(judged):

@@ -117,7 +117,10 @@ def test_evaluate_uses_the_smearing_factor_for_qlike_only() -> None:
 def test_pinball_is_least_at_the_quantile(level: float) -> None:
     target = np.random.default_rng(0).exponential(size=20_000)
     truth = -np.log(1 - level)
-    losses = {q: pinball(target, np.full(20_000, q), level).mean() for q in truth * np.array([0.7, 1.0, 1.3])}
+    losses = {
+        q: pinball(target, np.full(20_000, q), level).mean()
+        for q in truth * np.array([0.7, 1.0, 1.3])
+    }
     assert min(losses, key=lambda q: losses[q]) == truth
     with pytest.raises(ValueError, match="level"):
         pinball(target, target, 1.0)
