@@ -6,7 +6,8 @@ is the loss to judge variance forecasts by: minimal in expectation at f = E[v] e
 noisy proxy, and hard on forecasts that are too low. R² and the squared error are taken on log
 variance. The Diebold–Mariano (1995) test compares two loss series; markets at one hour move
 together, so losses are first averaged over markets, and the variance of the hourly mean difference
-is Newey and West's (1987) with a lag of a day.
+is Newey and West's (1987) with a lag of a day, or longer where Andrews' (1991) rule asks for it:
+losses of a crash stay large for days, and too short a lag calls such a run of hours significant.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fedtrade.learning.windows import market_table
 
 Floats = NDArray[np.float64]
 NEWEY_WEST_LAG_H = 24
+"""At least; see `newey_west_lag`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +111,28 @@ def persistence(judged: Sample) -> Scored:
     return evaluate(np.stack([last_hour, volume], axis=1), 0.0, judged)
 
 
+def pinball(target: Floats, quantile: Floats, level: float) -> Floats:
+    """Loss of each row that is least in expectation at the quantile of this level in (0, 1)."""
+    if not 0.0 < level < 1.0:
+        raise ValueError("the level of a quantile lies between 0 and 1")
+    below = target - quantile
+    return np.asarray(np.maximum(level * below, (level - 1.0) * below))
+
+
+def newey_west_lag(series: Floats) -> int:
+    """Lag for the variance of the mean of `series` (N,): a day, or Andrews' (1991) for an AR(1).
+
+    1.1447 (4ρ² N / ((1−ρ)² (1+ρ)²))^⅓ with ρ the first autocorrelation; at most a third of N.
+    """
+    centred = series - series.mean()
+    power = float(centred @ centred)
+    rho = float(centred[1:] @ centred[:-1]) / power if power > 0 else 0.0
+    rho = min(max(rho, -0.97), 0.97)
+    memory = 4 * rho * rho / ((1 - rho * rho) * (1 - rho * rho))
+    wanted = 1.1447 * math.cbrt(memory * len(series))
+    return max(NEWEY_WEST_LAG_H, min(math.ceil(wanted), len(series) // 3))
+
+
 def diebold_mariano(
     losses_a: Floats, losses_b: Floats, end_s: NDArray[np.int64]
 ) -> tuple[float, float]:
@@ -121,8 +145,9 @@ def diebold_mariano(
         raise ValueError(f"the test needs more than {NEWEY_WEST_LAG_H} hours")
     centred = difference - difference.mean()
     long_run = float(centred @ centred) / n
-    for lag in range(1, NEWEY_WEST_LAG_H + 1):
-        weight = 1.0 - lag / (NEWEY_WEST_LAG_H + 1)
+    most = newey_west_lag(difference)
+    for lag in range(1, most + 1):
+        weight = 1.0 - lag / (most + 1)
         long_run += 2.0 * weight * float(centred[lag:] @ centred[:-lag]) / n
     if long_run <= 0:
         return 0.0, 1.0

@@ -127,9 +127,19 @@ class DataFolder:
 
     def funding(self, venue: str, symbol: str) -> Series:
         """Settled funding of one market, a fraction of notional per 8 h; empty where unknown."""
+        return context.merged_funding(*self._funding_tables(venue, symbol))
+
+    def funding_sources(self, venue: str, symbol: str) -> tuple[Series, Series]:
+        """What `funding` merges: the venue's own settlements, and those of a cross-venue table."""
+        own, other = self._funding_tables(venue, symbol)
+        return context.merged_funding(own, None), context.merged_funding(None, other)
+
+    def _funding_tables(
+        self, venue: str, symbol: str
+    ) -> tuple[pl.DataFrame | None, pl.DataFrame | None]:
         own, other = (tables.get((venue, coin(symbol))) for tables in self._funding)
         early_s = context.SAMPLED_EARLY_S.get(venue, 0)
-        return context.merged_funding(
+        return (
             None if own is None else context.funding_per_8h(own, venue),
             None if other is None else context.funding_per_8h(other, venue, early_s),
         )

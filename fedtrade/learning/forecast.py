@@ -53,7 +53,8 @@ class Forecaster:
         self._inverse_scale = 1.0 / wide["fixed.feature_scale"]
         self._baseline = (wide["fixed.baseline_weight"], wide["fixed.baseline_bias"])
         self._target_scale = wide["fixed.target_scale"]
-        self._log_to_mean = [float(v) for v in wide["fixed.log_to_mean"]]
+        self.log_to_mean = tuple(float(v) for v in wide["fixed.log_to_mean"])
+        """Of each head: log E[x] less E[log x]."""
 
     def predict(self, row: Floats) -> Forecast:
         """Forecast from one row of raw features (F,), as `FeatureStream.row` gives it."""
@@ -72,6 +73,6 @@ class Forecaster:
         return Forecast(
             log_variance,
             log_demand,
-            math.exp(log_variance + self._log_to_mean[0]),
-            math.exp(log_demand + self._log_to_mean[1]),
+            math.exp(log_variance + self.log_to_mean[0]),
+            math.exp(log_demand + self.log_to_mean[1]),
         )

@@ -12,7 +12,9 @@ from fedtrade.learning.evaluation import (
     diebold_mariano,
     evaluate,
     evaluate_linear,
+    newey_west_lag,
     persistence,
+    pinball,
     qlike,
     r_squared,
     sample,
@@ -109,3 +111,35 @@ def test_evaluate_uses_the_smearing_factor_for_qlike_only() -> None:
     assert plain.qlike > 0.03
     assert plain.r2 == shifted.r2
     assert plain.mse == pytest.approx(0.09)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.5, 0.9])
+def test_pinball_is_least_at_the_quantile(level: float) -> None:
+    target = np.random.default_rng(0).exponential(size=20_000)
+    truth = -np.log(1 - level)
+    losses = {
+        q: pinball(target, np.full(20_000, q), level).mean()
+        for q in truth * np.array([0.7, 1.0, 1.3])
+    }
+    assert min(losses, key=lambda q: losses[q]) == truth
+    with pytest.raises(ValueError, match="level"):
+        pinball(target, target, 1.0)
+
+
+def test_the_lag_grows_with_the_memory_of_the_losses() -> None:
+    shocks = np.random.default_rng(0).standard_normal(6_000)
+    slow = np.zeros(6_000)
+    for i in range(1, 6_000):
+        slow[i] = 0.95 * slow[i - 1] + shocks[i]
+    assert newey_west_lag(shocks) == 24
+    assert newey_west_lag(slow) > 100
+    assert newey_west_lag(slow[:90]) == 30
+    # At ρ = 0.95 a lag of a day calls far too much significant; the longer one does not.
+    rejected = 0
+    draw = np.random.default_rng(1)
+    for _ in range(100):
+        shocks = draw.standard_normal(3_000)
+        for i in range(1, 3_000):
+            shocks[i] += 0.95 * shocks[i - 1]
+        rejected += diebold_mariano(shocks, np.zeros(3_000), np.arange(3_000))[1] < 0.05
+    assert rejected <= 13

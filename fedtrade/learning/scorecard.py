@@ -1,0 +1,618 @@
+"""A published model judged on a folder of public data: every market, every month, every crash.
+
+The model forecasts exactly as in an agent (`Forecaster`, row by row, no position held). Beside it
+stand forecasts that need no model, fitted on nothing but what the folder has before the period:
+
+    persistence   the next hour is as the last
+    seasonal      the next hour is as the same hour a week ago
+    har           Corsi's regression per market; of all markets where one has less than 30 days of
+                  past; the one frozen into the artifact where the folder has no past at all
+    garch, lightgbm   `fedtrade.learning.rivals`, if the research extra is there
+
+All of them are scored on the same rows. A row is an hour whose 168 hours before and whose next hour
+are there without a gap; what is missing is counted, never filled in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedtrade.artifact import (
+    MAX_ARTIFACT_BYTES,
+    Artifact,
+    ArtifactInvalid,
+    load,
+    sha256_of,
+)
+from fedtrade.errors import BadInput
+from fedtrade.learning import baseline, leaks, rivals
+from fedtrade.learning.conformal import LEAST_RESIDUALS, AdaptiveInterval, interval_score
+from fedtrade.learning.evaluation import (
+    NEWEY_WEST_LAG_H,
+    diebold_mariano,
+    qlike,
+    r_squared,
+)
+from fedtrade.learning.features import (
+    CONTEXT,
+    FEATURES,
+    PUBLIC_FEATURES,
+    context_columns,
+    neutral_rows,
+    public_rows,
+)
+from fedtrade.learning.folder import DataFolder, coin
+from fedtrade.learning.forecast import Forecaster
+from fedtrade.learning.tables import HOUR_S, Candles
+from fedtrade.learning.windows import MarketTable, market_table
+
+SCHEMA: Final = "fedtrade.evaluation/1"
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Market = tuple[str, str]
+Progress = Callable[[str, int, int], None]
+"""(what is going on, done, of how many)."""
+
+WARM_UP_H: Final = 336
+"""Without any past an interval learns from the first two weeks, which are then not judged."""
+HAR_LEAST_H: Final = 720
+CALIBRATION_H: Final = 2_000
+GATE_BARS: Final = 2_000
+WEEK_S: Final = 7 * 86_400
+EVER_S: Final = 2**40
+CRASHES: Final = (
+    ("crash 2020-03-12", "2020-03-12", "2020-03-14"),
+    ("crash 2021-05-19", "2021-05-19", "2021-05-20"),
+    ("crash 2022-05-08 (LUNA)", "2022-05-08", "2022-05-15"),
+    ("crash 2022-06-12", "2022-06-12", "2022-06-19"),
+    ("depeg 2023-03-10 (USDC)", "2023-03-10", "2023-03-14"),
+    ("crash 2024-08-05", "2024-08-05", "2024-08-06"),
+)
+"""The stress windows of the data card: first day, and the day after the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """One forecast on one set of rows; None where it forecasts no such thing or R² has no scale."""
+
+    hours: int
+    qlike: float | None
+    r2: float | None
+    mse: float | None
+    demand_r2: float | None
+    demand_mse: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Share of hours inside the model's 90 % interval, and its interval score (lower is better)."""
+
+    hours: int
+    variance: float
+    demand: float
+    variance_score: float
+    demand_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A month or a crash, or the whole period."""
+
+    name: str
+    metrics: Mapping[str, Metrics]
+    coverage: Coverage | None
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """Diebold–Mariano of the model against a rival: negative statistic where the model is better."""
+
+    loss: str
+    statistic: float
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class MarketScore:
+    """One market: its rows, its hours without a row, its windows (the first is the whole)."""
+
+    venue: str
+    symbol: str
+    hours: int
+    missing_hours: int
+    windows: tuple[Window, ...]
+    tests: Mapping[str, tuple[Test, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scorecard:
+    """Everything `fedtrade evaluate` says; its JSON is this, field by field."""
+
+    schema: str
+    artifact_sha256: str
+    trained_until: str
+    epsilon: float
+    standins: tuple[str, ...]
+    data_from: str
+    data_until: str
+    markets: tuple[MarketScore, ...]
+    pooled: tuple[Window, ...]
+    tests: Mapping[str, tuple[Test, ...]]
+    """Rival → tests over all markets, each hour's losses averaged over them first."""
+    better: Mapping[str, float]
+    """Rival → share of markets where the model has the lower QLIKE and the higher R²."""
+    gate: tuple[leaks.Finding, ...]
+    skipped: Mapping[str, str]
+    """Market → why it has no score."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """Forecasts of one market in the period; each (N, 2) of E[log], NaN for "none"."""
+
+    market: Market
+    candles: Candles
+    past: MarketTable
+    table: MarketTable
+    missing_hours: int
+    forecasts: dict[str, Floats]
+    log_to_mean: dict[str, float]
+    bounds: Floats
+    """(N, 2 heads, lower and upper); NaN while an interval warms up."""
+
+
+def evaluate_folder(
+    artifact: Artifact,
+    path: Path,
+    from_s: int,
+    until_s: int,
+    venues: Sequence[str] = (),
+    symbols: Sequence[str] = (),
+    *,
+    with_rivals: bool = True,
+    progress: Progress = lambda what, done, of: None,
+) -> Scorecard:
+    """Judge a model on [from_s, until_s) of a folder, on all its markets or those named.
+
+    Raises BadInput where the folder has nothing to judge on and ArtifactInvalid where this version
+    cannot compute what the model wants.
+    """
+    check_features(artifact)
+    if from_s >= until_s:
+        raise BadInput("--from", f"it is not before {_day(until_s)}", "Choose an earlier day.")
+    folder = DataFolder(path)
+    forecaster = Forecaster(artifact)
+    notes: list[str] = []
+    if artifact.manifest.trained_until_s > from_s:
+        notes.append(
+            f"The period begins before {_day(artifact.manifest.trained_until_s)}, until when the "
+            "model was trained: what lies before that is not out of sample."
+        )
+    chosen = _choose(folder, venues, symbols)
+    skipped: dict[str, str] = {}
+    judged: list[_Judged] = []
+    for done, market in enumerate(chosen):
+        progress("forecasting", done, len(chosen))
+        outcome = _prepare(folder, market, from_s, until_s, forecaster)
+        if isinstance(outcome, str):
+            skipped["/".join(market)] = outcome
+        else:
+            judged.append(outcome)
+    if not judged:
+        raise _nothing(folder, chosen, from_s, until_s, skipped)
+    _fit_har(judged, artifact, notes)
+    if with_rivals:
+        _fit_rivals(judged, from_s, notes, progress)
+    scores = []
+    for done, one in enumerate(judged):
+        progress("scoring", done, len(judged))
+        scores.append(_score_market(one))
+    names = _names(judged)
+    return Scorecard(
+        SCHEMA,
+        artifact.sha256,
+        _day(artifact.manifest.trained_until_s),
+        artifact.manifest.epsilon_micro / 1e6,
+        artifact.manifest.standins,
+        _day(int(min(one.table.end_s[0] for one in judged))),
+        _day(int(max(one.table.end_s[-1] for one in judged)) + HOUR_S),
+        tuple(scores),
+        tuple(_windows(judged, names)),
+        _tests(judged, names),
+        _better(scores),
+        tuple(_gate(folder, judged, progress)),
+        skipped,
+        (*notes, *folder.notes),
+    )
+
+
+def read_artifact(path: Path, expect_sha256: str | None = None) -> Artifact:
+    """The model in a file, verified; against its own hash where none is expected."""
+    try:
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= MAX_ARTIFACT_BYTES else b""
+    except OSError as error:
+        problem = f"it cannot be read ({error.strerror})"
+        raise BadInput(str(path), problem, "Name the artifact.safetensors of a model.") from error
+    return load(data, expect_sha256 or sha256_of(data))
+
+
+def day_s(day: str | None, otherwise_s: int) -> int:
+    """Unix seconds of a day or time such as 2025-01-01 or 2025-01-01T12:00, UTC if it says none."""
+    if day is None:
+        return otherwise_s
+    try:
+        when = datetime.fromisoformat(day)
+    except ValueError as error:
+        raise BadInput(day, "it is not a date", "Write it as 2025-01-01.") from error
+    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())
+
+
+def _choose(
+    folder: DataFolder, venues: Sequence[str], symbols: Sequence[str]
+) -> tuple[Market, ...]:
+    known = folder.markets(HOUR_S)
+    wanted = [coin(symbol) for symbol in symbols]
+    for names, place, what in ((venues, 0, "venue"), (wanted, 1, "symbol")):
+        there = sorted({market[place] for market in known})
+        for name in names:
+            if name not in there:
+                problem = f"{folder.path.name} has no hourly bars of this {what}"
+                raise BadInput(name, problem, f"It has them of {', '.join(there) or 'none'}.")
+    chosen = [m for m in known if m[0] in (venues or (m[0],)) and m[1] in (wanted or (m[1],))]
+    if known and not chosen:
+        named = f"{', '.join(symbols)} on {', '.join(venues)}"
+        raise BadInput(named, "the folder has no such market", "Leave one of the two out.")
+    return tuple(chosen)
+
+
+def check_features(artifact: Artifact) -> None:
+    """Refuse a model whose inputs this version cannot compute, and say which."""
+    unknown = [name for name in artifact.manifest.features if name not in FEATURES]
+    if unknown:
+        raise ArtifactInvalid(
+            f"it wants {len(unknown)} features that this version cannot compute "
+            f"({', '.join(unknown[:4])}); evaluate it with the version that made it"
+        )
+
+
+def table_of(folder: DataFolder, candles: Candles, until_s: int) -> MarketTable:
+    """Rows and targets of one market, with the context that the folder knows and no other."""
+    table = market_table(candles, until_s, with_context=False)
+    if not len(table.end_s):
+        return table
+    features = table.features.copy()
+    features[:, CONTEXT] = context_columns(
+        folder.funding_spread(candles.symbol, table.end_s),
+        folder.open_interest_change(candles.symbol, table.end_s),
+    )
+    return replace(table, features=features)
+
+
+def as_before(table: MarketTable, age_s: int) -> Floats:
+    """(N, 2): the targets of the hour that lies `age_s` before the one to be forecast; NaN if none.
+
+    At an age of an hour or more that is known when the row is.
+    """
+    place = np.searchsorted(table.end_s, table.end_s - age_s)
+    there = table.end_s[np.minimum(place, len(table.end_s) - 1)] == table.end_s - age_s
+    return np.where(there[:, None], table.targets[np.minimum(place, len(place) - 1)], np.nan)
+
+
+def _prepare(
+    folder: DataFolder, market: Market, from_s: int, until_s: int, forecaster: Forecaster
+) -> _Judged | str:
+    candles = folder.candles(*market)
+    inside = candles.between(from_s, until_s)
+    if not len(inside.start_s):
+        return "no bars in the period"
+    table = table_of(folder, candles, until_s)
+    late = table.end_s >= from_s
+    if not late.any():
+        return "no hour of the period has 168 hours without a gap before it and one after it"
+    naive = {"persistence": as_before(table, HOUR_S), "seasonal": as_before(table, WEEK_S)}
+    naive = {name: rows[late] for name, rows in naive.items()}
+    past = _part(table, table.end_s + HOUR_S <= from_s)
+    judged = _part(table, late)
+    model = _forecast(forecaster, judged)
+    recent = (
+        _part(past, past.end_s >= past.end_s[-1] - CALIBRATION_H * HOUR_S)
+        if len(past.end_s)
+        else past
+    )
+    bounds = _bounds(_forecast(forecaster, recent), recent.targets, model, judged.targets)
+    hours = round((int(inside.end_s[-1]) - int(inside.start_s[0])) / HOUR_S)
+    return _Judged(
+        market,
+        candles,
+        past,
+        judged,
+        max(0, hours - len(judged.end_s)),
+        {"model": model, **naive},
+        {"model": forecaster.log_to_mean[0], "persistence": 0.0, "seasonal": 0.0},
+        bounds,
+    )
+
+
+def _part(table: MarketTable, rows: NDArray[np.bool_]) -> MarketTable:
+    names = ("end_s", "features", "targets", "close", "mean_notional")
+    return replace(table, **{name: getattr(table, name)[rows] for name in names})
+
+
+def _forecast(forecaster: Forecaster, table: MarketTable) -> Floats:
+    rows = neutral_rows(table.features)
+    forecasts = (forecaster.predict(row) for row in rows)
+    pairs = [(f.log_variance, f.log_demand) for f in forecasts]
+    return np.array(pairs, np.float64).reshape(-1, 2)
+
+
+def _bounds(past: Floats, past_target: Floats, model: Floats, target: Floats) -> Floats:
+    """(N, 2, 2) bounds of both heads; NaN for the hours that an interval without past learns from."""
+    bounds = np.full((len(model), 2, 2), np.nan)
+    for head in range(2):
+        residuals = past_target[:, head] - past[:, head]
+        first = 0
+        if len(residuals) < LEAST_RESIDUALS:
+            first = WARM_UP_H
+            residuals = (target[:, head] - model[:, head])[:first]
+        if len(residuals) < LEAST_RESIDUALS or first >= len(model):
+            continue
+        start = AdaptiveInterval.fitted(residuals)
+        lower, upper, _ = start.track(model[first:, head], target[first:, head])
+        bounds[first:, head, 0], bounds[first:, head, 1] = lower, upper
+    return bounds
+
+
+def _fit_har(judged: list[_Judged], artifact: Artifact, notes: list[str]) -> None:
+    pasts = [one.past for one in judged if len(one.past.end_s)]
+    enough = sum(len(past.end_s) for past in pasts) >= HAR_LEAST_H
+    heads = (("log_variance", baseline.HAR_FEATURES), ("log_demand", baseline.DEMAND_FEATURES))
+    pooled = [baseline.fit_linear(pasts, *head) for head in heads] if enough else None
+    borrowed = []
+    for one in judged:
+        fitted = pooled
+        if len(one.past.end_s) >= HAR_LEAST_H:
+            fitted = [baseline.fit_linear([one.past], *head) for head in heads]
+        else:
+            borrowed.append("/".join(one.market))
+        if fitted is None:
+            one.forecasts["har"], one.log_to_mean["har"] = _frozen_har(artifact, one.table)
+        else:
+            one.forecasts["har"] = np.stack([f.predict(one.table.features) for f in fitted], axis=1)
+            one.log_to_mean["har"] = fitted[0].log_to_mean
+    if borrowed:
+        source = "all markets" if enough else "the artifact, since the folder has no past"
+        notes.append(
+            f"HAR is that of {source} for {', '.join(borrowed)}: less than {HAR_LEAST_H} h before."
+        )
+
+
+def _frozen_har(artifact: Artifact, table: MarketTable) -> tuple[Floats, float]:
+    """The public baseline that the artifact carries: HAR as fitted when it was trained."""
+    arrays = {n: a.astype(np.float64) for n, a in artifact.arrays.items() if n.startswith("fixed.")}
+    z = (neutral_rows(table.features) - arrays["fixed.feature_mean"]) / arrays[
+        "fixed.feature_scale"
+    ]
+    output = arrays["fixed.baseline_bias"] + z @ arrays["fixed.baseline_weight"].T
+    return np.asarray(output), float(arrays["fixed.log_to_mean"][0])
+
+
+def _fit_rivals(judged: list[_Judged], from_s: int, notes: list[str], progress: Progress) -> None:
+    absent = rivals.missing()
+    if absent:
+        notes.append(
+            f"Left out, because not installed (fedtrade[research]): {' and '.join(absent)}."
+        )
+    if "arch" not in absent:
+        for done, one in enumerate(judged):
+            progress("fitting GARCH", done, len(judged))
+            known = MarketTable(
+                *(
+                    np.concatenate([getattr(one.past, n), getattr(one.table, n)])
+                    for n in ("end_s", "features", "targets", "close", "mean_notional")
+                )
+            )
+            fitted = rivals.garch(one.candles, known, from_s)
+            if fitted is not None:
+                own = fitted[0][len(one.past.end_s) :]
+                one.forecasts["garch"] = np.stack([own, np.full(len(own), np.nan)], axis=1)
+                one.log_to_mean["garch"] = fitted[1]
+    pasts = [one.past for one in judged if len(one.past.end_s)]
+    if "lightgbm" not in absent and sum(len(p.end_s) for p in pasts) >= HAR_LEAST_H:
+        progress("fitting LightGBM", 0, 1)
+        tables = [one.table for one in judged]
+        heads = [rivals.trees(pasts, tables, head) for head in range(2)]
+        for i, one in enumerate(judged):
+            one.forecasts["lightgbm"] = np.stack([heads[0][0][i], heads[1][0][i]], axis=1)
+            one.log_to_mean["lightgbm"] = heads[0][1]
+
+
+def _names(judged: Sequence[_Judged]) -> tuple[str, ...]:
+    order = ("model", "persistence", "seasonal", "har", "garch", "lightgbm")
+    return tuple(name for name in order if any(name in one.forecasts for one in judged))
+
+
+def _joined(judged: Sequence[_Judged], name: str) -> tuple[Ints, Floats, Floats, Floats]:
+    """(end_s, targets, forecasts, smearing) of the markets that have this forecast."""
+    have = [one for one in judged if name in one.forecasts]
+    return (
+        np.concatenate([one.table.end_s for one in have]),
+        np.concatenate([one.table.targets for one in have]),
+        np.concatenate([one.forecasts[name] for one in have]),
+        np.concatenate([np.full(len(one.table.end_s), one.log_to_mean[name]) for one in have]),
+    )
+
+
+def _metrics(target: Floats, forecast: Floats, smearing: Floats) -> Metrics:
+    figures: list[float | None] = []
+    for head in range(2):
+        known = np.isfinite(forecast[:, head])
+        y, f = target[known, head], forecast[known, head]
+        scaled = len(y) > 1 and float(y.std()) > 0
+        if head == 0:
+            losses = qlike(y, f + smearing[known])
+            figures.append(float(losses.mean()) if len(y) else None)
+        figures.append(r_squared(y, f) if scaled else None)
+        figures.append(float(np.square(y - f).mean()) if len(y) else None)
+    return Metrics(int(np.isfinite(forecast[:, 0]).sum()), *figures)
+
+
+def _spans(end_s: Ints) -> list[tuple[str, int, int]]:
+    """The whole, every month, every crash that the hours after `end_s` touch."""
+    first, last = int(end_s.min()), int(end_s.max())
+    spans = [("all", first, last + 1)]
+    month = datetime.fromtimestamp(first, UTC).replace(day=1, hour=0, minute=0, second=0)
+    while month.timestamp() <= last:
+        following = month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
+        spans.append((f"{month:%Y-%m}", int(month.timestamp()), int(following.timestamp())))
+        month = following
+    for name, begin, end in CRASHES:
+        spans.append((name, _seconds(begin), _seconds(end)))
+    return [s for s in spans if bool(((end_s >= s[1]) & (end_s < s[2])).any())]
+
+
+def _windows(judged: Sequence[_Judged], names: Sequence[str]) -> list[Window]:
+    joined = {name: _joined(judged, name) for name in names}
+    end_s, target = joined["model"][:2]
+    bounds = np.concatenate([one.bounds for one in judged])
+    windows = []
+    for title, begin, end in _spans(end_s):
+        metrics = {}
+        for name, (when, y, forecast, smearing) in joined.items():
+            rows = (when >= begin) & (when < end)
+            if rows.any():
+                metrics[name] = _metrics(y[rows], forecast[rows], smearing[rows])
+        rows = (end_s >= begin) & (end_s < end)
+        windows.append(Window(title, metrics, _coverage(bounds[rows], target[rows])))
+    return windows
+
+
+def _coverage(bounds: Floats, target: Floats) -> Coverage | None:
+    known = np.isfinite(bounds).all(axis=(1, 2))
+    if not known.any():
+        return None
+    low, high, y = bounds[known, :, 0], bounds[known, :, 1], target[known]
+    inside = ((y >= low) & (y <= high)).mean(0)
+    scores = [float(interval_score(low[:, h], high[:, h], y[:, h]).mean()) for h in range(2)]
+    return Coverage(int(known.sum()), float(inside[0]), float(inside[1]), *scores)
+
+
+def _tests(judged: Sequence[_Judged], names: Sequence[str]) -> dict[str, tuple[Test, ...]]:
+    """The model against each rival on the rows that both forecast."""
+    found: dict[str, tuple[Test, ...]] = {}
+    for name in names:
+        have = [one for one in judged if name in one.forecasts]
+        if name == "model":
+            continue
+        end_s, target, forecast, smearing = _joined(have, name)
+        _, _, model, own_smearing = _joined(have, "model")
+        tests = []
+        for loss, head in (("qlike", 0), ("squared_error", 0), ("demand_squared_error", 1)):
+            known = np.isfinite(forecast[:, head])
+            if len(np.unique(end_s[known])) <= 2 * NEWEY_WEST_LAG_H:
+                continue
+            y, a, b = target[known, head], model[known, head], forecast[known, head]
+            if loss == "qlike":
+                losses = qlike(y, a + own_smearing[known]), qlike(y, b + smearing[known])
+            else:
+                losses = np.square(y - a), np.square(y - b)
+            tests.append(Test(loss, *diebold_mariano(*losses, end_s[known])))
+        found[name] = tuple(tests)
+    return found
+
+
+def _score_market(one: _Judged) -> MarketScore:
+    names = _names([one])
+    return MarketScore(
+        *one.market,
+        len(one.table.end_s),
+        one.missing_hours,
+        tuple(_windows([one], names)),
+        _tests([one], names),
+    )
+
+
+def _better(scores: Sequence[MarketScore]) -> dict[str, float]:
+    wins: dict[str, list[bool]] = {}
+    for score in scores:
+        metrics = score.windows[0].metrics
+        model = metrics["model"]
+        for name, rival in metrics.items():
+            figures = (model.qlike, rival.qlike, rival.r2, model.r2)
+            if name != "model" and None not in figures:
+                a, b, c, d = (float(f or 0.0) for f in figures)
+                wins.setdefault(name, []).append(a < b and c < d)
+    return {name: float(np.mean(won)) for name, won in wins.items()}
+
+
+def _gate(folder: DataFolder, judged: Sequence[_Judged], progress: Progress) -> list[leaks.Finding]:
+    """Every check of the gate on every judged market; what passed is there too."""
+    findings = []
+    for done, one in enumerate(judged):
+        progress("leak gate", done, len(judged))
+        name = "/".join(one.market)
+        last = int(one.candles.end_s[-1])
+        recent = one.candles.between(last - GATE_BARS * HOUR_S, last)
+
+        def rows(candles: Candles) -> tuple[Ints, Floats]:
+            return public_rows(candles, with_context=False)
+
+        findings.append(leaks.future(rows, recent, seed=0, names=PUBLIC_FEATURES))
+        for head, of in enumerate(("variance", "demand")):
+            findings += leaks.columns(
+                one.table.end_s,
+                one.table.features,
+                PUBLIC_FEATURES,
+                one.table.targets[:, head],
+                f"{name} ({of})",
+            )
+        model, target = one.forecasts["model"][:, 0], one.table.targets[:, 0]
+        findings += leaks.forecast(one.table.end_s, model, target, name)
+    for symbol in sorted({one.market[1] for one in judged}):
+        for venue in folder.funding_venues(symbol):
+            settled, sampled = folder.funding_sources(venue, symbol)
+            if len(settled) and len(sampled):
+                hours = np.arange(sampled.known_s[0], sampled.known_s[-1] + 1, HOUR_S)
+                subject = f"funding of {venue}/{symbol} across venues"
+                findings.append(leaks.alignment(sampled.at(hours), settled.at(hours), subject))
+    return findings
+
+
+def _nothing(
+    folder: DataFolder,
+    chosen: Sequence[Market],
+    from_s: int,
+    until_s: int,
+    skipped: Mapping[str, str],
+) -> BadInput:
+    ends = [folder.candles(*market).end_s for market in chosen]
+    ends = [e for e in ends if len(e)]
+    if not ends:
+        return BadInput(
+            str(folder.path),
+            "it holds no hourly bars",
+            "Put them under perp_ohlcv or spot_ohlcv, as its README says.",
+        )
+    first, last = min(int(e[0]) for e in ends), max(int(e[-1]) for e in ends)
+    why = next(iter(skipped.values()))
+    return BadInput(
+        str(folder.path),
+        f"no market can be judged from {_day(from_s)} to {_day(until_s)} ({why})",
+        f"Its bars run from {_day(first)} to {_day(last)}: choose --from and --to inside.",
+    )
+
+
+def _day(at_s: int) -> str:
+    return f"{datetime.fromtimestamp(min(at_s, 253_402_300_799), UTC):%Y-%m-%d %H:%M}"
+
+
+def _seconds(day: str) -> int:
+    return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp())
