@@ -5,12 +5,14 @@ block's variance is Parkinson's (1980) range estimator, v = ln(H/L)² / (4 ln 2)
 hour; means of v over 1, 6, 24 and 168 blocks are the regressors of Corsi's (2009) HAR model. Their
 logs enter as the level over 168 h and the steps 24 h − 168 h, 6 h − 24 h, 1 h − 6 h, which span the
 same space and which keep what drifts (the level) apart from what does not. Volume enters only
-relative to its own trailing mean over 168 h, so that venues of any size look alike.
+relative to its own trailing mean over 168 h, so that venues of any size look alike. `blocks` adds
+more windows, means of logs, and the weekly rhythm: what the hour that is forecast usually brings,
+and how far the last hours lay from what was usual for them.
 
 Bars may have any width that divides an hour. Where the blocks of a stream that changed from hours
 to minutes do not fall on bar ends, a block is the linear interpolation between the ends beside it,
 which for sums (variance, notional) is exactly the prorated sum. A gap empties the stream: nothing
-is ever differenced across one.
+is ever differenced across one. Only the rhythm survives it, which is a mean per hour of the week.
 
 Two features come from outside the bars (funding spread, change of open interest). They carry a
 "known" flag and a neutral value, and may be absent. Private features describe a position; an agent
@@ -25,14 +27,17 @@ import math
 from collections import deque
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from fedtrade.errors import BadInput
+from fedtrade.learning import blocks
+from fedtrade.learning.blocks import MEMORY_H as MEMORY_H
+from fedtrade.learning.blocks import VARIANCE_FLOOR as VARIANCE_FLOOR
+from fedtrade.learning.blocks import VOLUME_FLOOR as VOLUME_FLOOR
 from fedtrade.learning.tables import HOUR_S, Candles, funding_spread, open_interest_change
 from fedtrade.market.events import BarClosed
 
-PUBLIC_FEATURES = (
+CANDLE_FEATURES = (
     "log_variance_1h_over_6h",
     "log_variance_6h_over_24h",
     "log_variance_24h_over_168h",
@@ -51,6 +56,21 @@ PUBLIC_FEATURES = (
     "week_sin",
     "week_cos",
     "weekend",
+    *(f"log_variance_{h}h_over_168h" for h in (2, 3, 12, 48, 72)),
+    *(f"log_volume_{h}h" for h in (3, 72)),
+    *(f"mean_log_variance_{h}h" for h in (6, 24, 168)),
+    *(f"smooth_log_variance_{h}h" for h in (2, 6, 18)),
+    "squared_return_6h",
+    "semivariance_24h",
+    *(f"mean_log_volume_{h}h" for h in (6, 24)),
+    *(f"same_hour_{d}d" for d in (1, 7)),
+    *(f"usual_{name}" for name in ("day", "4w", "10w", "26w", "volume")),
+    *(f"surprise_{h}h" for h in (1, 2, 3, 6, 12, 24)),
+    *(f"volume_surprise_{h}h" for h in (1, 3, 6)),
+)
+"""What bars alone tell, in the order in which `blocks.fill_row` writes it."""
+PUBLIC_FEATURES = (
+    *CANDLE_FEATURES,
     "funding_spread",
     "funding_known",
     "open_interest_change",
@@ -82,11 +102,7 @@ SLOW_FEATURES = (
 CONTEXT = slice(PUBLIC_FEATURES.index("funding_spread"), len(PUBLIC_FEATURES))
 """The public features that come from outside the bars."""
 
-MEMORY_H = 168
-VARIANCE_FLOOR = 1e-10
-"""Per hour (a range of 0.17 bp): below it a block counts as flat, so that its log exists."""
-VOLUME_FLOOR = 1e-3
-"""Relative to the trailing mean."""
+_PRORATED = [blocks.VARIANCE, blocks.NOTIONAL, blocks.ASYMMETRY]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -109,38 +125,6 @@ def log_volume_ratio(notional: Floats, mean_notional: Floats) -> Floats:
     return np.asarray(np.log(np.maximum(ratio, VOLUME_FLOOR)))
 
 
-def _assemble(
-    end_s: Ints, variance: Floats, notional: Floats, asymmetry: Floats, log_close: Floats
-) -> Floats:
-    """Public rows (N, len(PUBLIC_FEATURES)) without context, from blocks at lags 0, 1, … hours.
-
-    `variance`, `notional`: (N, 168), newest first; `log_close`: (N, 4) at lags 0, 1, 6, 24 h.
-    """
-    spans = (1, 6, 24, MEMORY_H)
-    mean_variance = [variance[:, :n].mean(1) for n in spans]
-    mean_notional = [notional[:, :n].mean(1) for n in spans]
-    hourly_deviation = np.sqrt(np.maximum(mean_variance[-1], VARIANCE_FLOOR))
-    returns = [
-        (log_close[:, 0] - log_close[:, i + 1]) / (hourly_deviation * math.sqrt(n))
-        for i, n in enumerate(spans[:3])
-    ]
-    middle_s = end_s + HOUR_S / 2  # of the hour that is forecast
-    day, week = 2 * math.pi * middle_s / 86_400, 2 * math.pi * middle_s / 604_800
-    weekday = (middle_s // 86_400 + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
-    nothing = np.zeros(len(end_s))
-    v1, v6, v24, v168 = (log_variance(v) for v in mean_variance)
-    columns = [
-        *(v1 - v6, v6 - v24, v24 - v168, v168),
-        *(log_volume_ratio(n, mean_notional[-1]) for n in mean_notional[:3]),
-        *returns,
-        asymmetry,
-        *(np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day)),
-        *(np.sin(week), np.cos(week), np.where(weekday >= 5, 1.0, 0.0)),
-        *(nothing, nothing, nothing, nothing),
-    ]
-    return np.stack(columns, axis=1)
-
-
 def context_columns(funding: Floats, interest: Floats) -> Floats:
     """(N, 4): funding spread (asinh of bp) and open-interest change, each with its known flag."""
     columns = []
@@ -154,37 +138,31 @@ def public_rows(candles: Candles, with_context: bool = True) -> tuple[Ints, Floa
     """Ends (N,) and public rows (N, F) of every hour of hourly candles that has 168 h behind it."""
     if candles.width_s != HOUR_S:
         raise ValueError("public_rows takes hourly candles; use FeatureStream for other widths")
-    ends, rows = [np.zeros(0, np.int64)], [np.zeros((0, len(PUBLIC_FEATURES)))]
-    breaks = np.flatnonzero(np.diff(candles.start_s) != HOUR_S) + 1
-    for part in np.split(np.arange(len(candles.start_s)), breaks):
-        if len(part) < MEMORY_H:
+    all_blocks = np.empty((len(candles.start_s), blocks.WIDTH))
+    high, low, opening = candles.high, candles.low, candles.open
+    all_blocks[:, blocks.VARIANCE] = parkinson_variance(high, low)
+    all_blocks[:, blocks.NOTIONAL] = candles.notional_usd
+    all_blocks[:, blocks.CLOSE] = np.log(candles.close)
+    all_blocks[:, blocks.ASYMMETRY] = _asymmetry(high, low, opening)
+    end_s = candles.end_s
+    breaks = np.flatnonzero(np.diff(end_s) != HOUR_S) + 1
+    profiles = blocks.new_profiles()
+    ends, tables = [np.zeros(0, np.int64)], [np.zeros((0, len(PUBLIC_FEATURES)))]
+    for part in np.split(np.arange(len(end_s)), breaks):
+        if not len(part):
             continue
-        high, low, opening = (a[part] for a in (candles.high, candles.low, candles.open))
-        variance = parkinson_variance(high, low)
-        log_close = np.log(candles.close[part])
-        last = np.arange(MEMORY_H - 1, len(part))
-        end_s = candles.end_s[part][last]
-
-        def lagged(series: Floats) -> Floats:
-            return sliding_window_view(series, MEMORY_H)[:, ::-1]
-
-        rows.append(
-            _assemble(
-                end_s,
-                lagged(variance),
-                lagged(candles.notional_usd[part]),
-                _asymmetry(high, low, opening)[last],
-                np.stack([log_close[last - lag] for lag in (0, 1, 6, 24)], axis=1),
-            )
-        )
-        ends.append(end_s)
-    end_s, table = np.concatenate(ends), np.concatenate(rows)
-    if with_context and len(end_s):
+        own = slice(int(part[0]), int(part[-1]) + 1)
+        table = np.zeros((max(len(part) - MEMORY_H + 1, 0), len(PUBLIC_FEATURES)))
+        blocks.rows_of(int(end_s[part[0]]), all_blocks[own], profiles, table)
+        ends.append(end_s[own][MEMORY_H - 1 :])
+        tables.append(table)
+    known_s, rows = np.concatenate(ends), np.concatenate(tables)
+    if with_context and len(known_s):
         symbol = candles.symbol
-        table[:, CONTEXT] = context_columns(
-            funding_spread(symbol, end_s), open_interest_change(symbol, end_s)
+        rows[:, CONTEXT] = context_columns(
+            funding_spread(symbol, known_s), open_interest_change(symbol, known_s)
         )
-    return end_s, table
+    return known_s, rows
 
 
 def neutral_rows(public: Floats) -> Floats:
@@ -208,7 +186,9 @@ class FeatureStream:
         self._first_s = 0
         self._count = 0
         self._ends = np.zeros(1024)
-        self._blocks = np.zeros((1024, 4))  # variance, notional, asymmetry, log close
+        self._blocks = np.zeros((1024, blocks.WIDTH))
+        self._profiles = blocks.new_profiles()
+        self._lags = np.zeros((MEMORY_H, blocks.WIDTH))
         self._context = np.zeros(4)
 
     def observe(self, bar: BarClosed) -> None:
@@ -239,15 +219,13 @@ class FeatureStream:
         """The features (F,) at the last bar's end, private ones neutral; None while cold."""
         if not self.warm:
             return None
-        end_s, lags_s = self._ends[self._count - 1], np.arange(MEMORY_H) * HOUR_S
-        variance, notional = self._lagged(0, lags_s), self._lagged(1, lags_s)
-        log_close = self._lagged(3, np.array([0, 1, 6, 24]) * HOUR_S)
-        asymmetry = self._blocks[self._count - 1, 2]
-        row = _assemble(
-            np.array([int(end_s)]), variance[None], notional[None], asymmetry[None], log_close[None]
-        )[0]
+        end_s = int(self._ends[self._count - 1])
+        row = np.zeros(len(FEATURES))
+        self._look_back(end_s)
+        blocks.fill_row(self._lags, 0, 1, end_s, self._profiles, row)
         row[CONTEXT] = self._context
-        return np.concatenate([row, PRIVATE_NEUTRAL])
+        row[len(PUBLIC_FEATURES) :] = PRIVATE_NEUTRAL
+        return row
 
     @property
     def warm(self) -> bool:
@@ -263,18 +241,19 @@ class FeatureStream:
 
     def last_hour_variance(self) -> float | None:
         """Parkinson variance of log price over the trailing hour."""
-        return float(self._blocks[self._count - 1, 0]) if self._count else None
+        return float(self._blocks[self._count - 1, blocks.VARIANCE]) if self._count else None
 
     def trailing_mean_notional(self) -> float | None:
         """Mean notional per hour over 168 h (USD): turns a demand ratio into an amount."""
         if not self.warm:
             return None
-        return float(self._lagged(1, np.arange(MEMORY_H) * HOUR_S).mean())
+        self._look_back(int(self._ends[self._count - 1]))
+        return float(self._lags[:, blocks.NOTIONAL].mean())
 
-    def _lagged(self, column: int, lags_s: Ints) -> Floats:
-        ends = self._ends[: self._count]
-        series = self._blocks[: self._count, column]
-        return np.asarray(np.interp(ends[-1] - lags_s, ends, series), np.float64)
+    def _look_back(self, at_s: int) -> int:
+        """Blocks at `at_s` and every hour before it into `_lags`; how many are known."""
+        ends, known = self._ends[: self._count], self._blocks[: self._count]
+        return int(blocks.lagged(ends, known, float(at_s), self._lags))
 
     def _block(self, end_s: int) -> Floats:
         """Variance, notional, asymmetry and log close of the hour that ends at `end_s`.
@@ -284,6 +263,7 @@ class FeatureStream:
         covered part is scaled up.
         """
         inside = self._inside
+        block = np.zeros(blocks.WIDTH)
         covered = (end_s - inside[0].start_s) / HOUR_S
         high, low = max(b.high for b in inside), min(b.low for b in inside)
         piece = np.array(
@@ -294,13 +274,15 @@ class FeatureStream:
             ]
         )
         before = self._count - (len(inside) - 1) - 1
-        if covered == 1.0:
-            block = piece
-        elif before >= 0:
-            block = piece * [1.0, 1.0, covered] + (1.0 - covered) * self._blocks[before, :3]
-        else:
-            block = piece / [covered, covered, 1.0]
-        return np.append(block, math.log(inside[-1].close))
+        if covered < 1.0 and before >= 0:
+            piece = piece * [1.0, 1.0, covered] + (1.0 - covered) * self._blocks[before, _PRORATED]
+        elif covered < 1.0:
+            piece = piece / [covered, covered, 1.0]
+        block[_PRORATED] = piece
+        block[blocks.CLOSE] = math.log(inside[-1].close)
+        known = self._look_back(end_s - HOUR_S)
+        blocks.take_block(self._lags, 0, 1, known, end_s, block, self._profiles)
+        return block
 
     def _append(self, end_s: int, block: Floats) -> None:
         if self._count == len(self._ends):
@@ -309,10 +291,10 @@ class FeatureStream:
                     self._ends[: self._count], end_s - (MEMORY_H + 2) * HOUR_S, side="left"
                 )
             )
-            ends, blocks = self._ends[keep : self._count], self._blocks[keep : self._count]
+            ends, kept = self._ends[keep : self._count], self._blocks[keep : self._count]
             size = max(1024, 2 * len(ends))
-            self._ends, self._blocks = np.zeros(size), np.zeros((size, 4))
-            self._ends[: len(ends)], self._blocks[: len(ends)] = ends, blocks
+            self._ends, self._blocks = np.zeros(size), np.zeros((size, blocks.WIDTH))
+            self._ends[: len(ends)], self._blocks[: len(ends)] = ends, kept
             self._count = len(ends)
         self._ends[self._count], self._blocks[self._count] = end_s, block
         self._count += 1
