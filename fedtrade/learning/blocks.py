@@ -109,7 +109,7 @@ def lagged(ends: Floats, blocks: Floats, at_s: float, out: Floats) -> int:
             return lag
         place = last - lag  # where all bars are hours
         if place < 0 or ends[place] != when:
-            place = np.searchsorted(ends, when)
+            place = int(np.searchsorted(ends, when))
         if ends[place] == when:
             out[lag] = blocks[place]
         else:
