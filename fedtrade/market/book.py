@@ -137,11 +137,15 @@ def _apply(
             sizes[low] = size
         elif there:
             count -= 1
+            for i in range(low, count):  # one array a loop, so that it becomes one move of memory
+                keys[i] = keys[i + 1]
             for i in range(low, count):
-                keys[i], sizes[i] = keys[i + 1], sizes[i + 1]
+                sizes[i] = sizes[i + 1]
         elif size > 0:
             for i in range(count, low, -1):
-                keys[i], sizes[i] = keys[i - 1], sizes[i - 1]
+                keys[i] = keys[i - 1]
+            for i in range(count, low, -1):
+                sizes[i] = sizes[i - 1]
             keys[low], sizes[low] = key, size
             count += 1
     return count

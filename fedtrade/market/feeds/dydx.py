@@ -10,6 +10,7 @@ cross; what is newer holds, and what it crosses on the other side is gone (dYdX 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -23,6 +24,7 @@ PATIENCE: Final = 64
 """Messages that one which is missing is waited for; a recording of ten markets needed 23."""
 HOLE_MAX: Final = 256
 """Messages that may be missing at once; with more everything is lost at once."""
+_NUMBER: Final = re.compile(rb'"message_id": ?([0-9]{1,15}),')
 CHANNELS: Final = ("orderbook", "trades")
 
 
@@ -100,17 +102,12 @@ class Dydx:
         self._due: int | None = None
         self._missing: set[int] = set()
         self._waited = 0
-        self._unread = 0
-        """Messages without a readable number since the newest that had one."""
-        self._given_up: set[int] = set()
-        """Numbers that are not waited for any more; one that comes all the same loses its book."""
         self.replicas = self._lines.replicas
 
     def connected(self, at_ns: int) -> list[Out]:
         """A new connection: what to send. Every book begins anew."""
-        self._due, self._waited, self._unread = None, 0, 0
+        self._due, self._waited = None, 0
         self._missing.clear()
-        self._given_up.clear()
         asked = [
             self._send("subscribe", kind, market.symbol)
             for market in self.replicas
@@ -128,13 +125,24 @@ class Dydx:
         try:
             message = _message(frame)
             number = message.message_id
-            awaited = number in self._missing or number in self._given_up
-            if self._due is not None and number < self._due and not awaited:
+            if self._due is not None and number < self._due and number not in self._missing:
                 return []  # told before
             return [*self._number(message, at_ns), *self._told(message, at_ns)]
         except msgspec.MsgspecError:
-            self._unread += 1
-            return self._lines.lose_all(at_ns, "a message of the venue cannot be read")
+            return self._unread(frame, at_ns)
+
+    def _unread(self, frame: bytes, at_ns: int) -> list[Out]:
+        """Lose all; where its number can be read all the same, it is not waited for besides."""
+        lost = self._lines.lose_all(at_ns, "a message of the venue cannot be read")
+        found = _NUMBER.search(frame)
+        if found is None:
+            return lost
+        number, due = int(found[1]), self._due
+        self._missing.discard(number)
+        if due is not None and due <= number <= due + HOLE_MAX:
+            self._missing |= set(range(due, number))
+            self._due = number + 1
+        return [*lost, *self._settle(at_ns)]
 
     def _number(self, message: _Message, at_ns: int) -> list[Out]:
         """What a message's number says of the books."""
@@ -143,26 +151,16 @@ class Dydx:
             self._due = number + 1
         elif number >= due:
             self._due = number + 1
+            self._missing |= set(range(due, number)) if number - due <= HOLE_MAX else set()
             if number - due > HOLE_MAX:
                 return self._lines.lose_all(at_ns, f"after message {due - 1} came {number}")
-            hole = set(range(due, number))
-            if len(hole) <= self._unread:
-                self._give_up(hole)  # those that could not be read: all books were lost over them
-            else:
-                self._missing |= hole
-            self._unread = 0
-        elif number in self._missing or number in self._given_up:
+        elif number in self._missing:
             self._missing.discard(number)
-            self._given_up.discard(number)
             ours = self._lines.market(message.id) is not None
             if ours and message.channel.endswith("orderbook") and message.type != "subscribed":
                 lost = self._lines.lose(message.id, at_ns, f"message {number} came late")
                 return [*lost, *self._settle(at_ns)]
         return self._settle(at_ns)
-
-    def _give_up(self, numbers: set[int]) -> None:
-        oldest = max(numbers, default=0) - 16 * HOLE_MAX
-        self._given_up = {each for each in self._given_up if each > oldest} | numbers
 
     def _settle(self, at_ns: int) -> list[Out]:
         """Hold all books while a message is missing; lose them when it is missing too long."""
@@ -173,7 +171,6 @@ class Dydx:
         self._waited += 1
         if self._waited > self._patience:
             first = min(self._missing)
-            self._give_up(self._missing)
             self._missing.clear()
             self._waited = 0
             return self._lines.lose_all(at_ns, f"message {first} did not come")
