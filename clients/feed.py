@@ -64,6 +64,9 @@ class Limits:
     unsent: int = 4_096
 
 
+_WISHES: Final = (Send, Fetch, Complained)
+
+
 class VenueRefused(Refusal):
     """A venue refused what we asked of it."""
 
@@ -110,7 +113,8 @@ class FeedLine:
         self._fetching: dict[Market, asyncio.Task[None]] = {}
         self._fetched_s: dict[Market, float] = {}
         self._wake = asyncio.Event()
-        self._heard_s = 0.0
+        self.heard = False
+        """Whether a frame of any kind came since this was looked at."""
         self._web = asyncio.Semaphore(1)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -181,7 +185,7 @@ class FeedLine:
     async def _tend(self, transport: picows.WSTransport, stop: asyncio.Event) -> None:
         """Send what is wished, ping, and see whether the line is alive, until it is not."""
         limits = self.limits
-        self._heard_s = pinged_s = whole_s = refilled_s = _now()
+        heard_s = pinged_s = whole_s = refilled_s = _now()
         allowed = limits.sends_per_s
         while not stop.is_set() and not transport.is_disconnected and self._failure is None:
             now_s = _now()
@@ -195,7 +199,9 @@ class FeedLine:
                 self._ping(transport)
             if self._whole():
                 whole_s = now_s
-            if now_s - self._heard_s > limits.silent_s:
+            if self.heard:
+                heard_s, self.heard = now_s, False
+            if now_s - heard_s > limits.silent_s:
                 self.last_end = f"nothing came for {limits.silent_s:g} s"
                 return
             if now_s - whole_s > limits.stuck_s:
@@ -247,10 +253,6 @@ class FeedLine:
         if out:
             self._act(out, session)
 
-    def heard(self) -> None:
-        """Bytes came."""
-        self._heard_s = _now()
-
     def woken(self) -> None:
         """The socket has ended."""
         self._wake.set()
@@ -262,7 +264,9 @@ class FeedLine:
 
     def _act(self, out: list[Out], session: aiohttp.ClientSession) -> None:
         for each in out:
-            if isinstance(each, Send):
+            if not isinstance(each, _WISHES):
+                self._take(each)
+            elif isinstance(each, Send):
                 if len(self._unsent) < self.limits.unsent:
                     self._unsent.append(each)
                     self._wake.set()
@@ -273,10 +277,8 @@ class FeedLine:
                 if each.market not in self._fetching:
                     task = asyncio.create_task(self._fetch(each, session))
                     self._fetching[each.market] = task
-            elif isinstance(each, Complained):
-                self.failed(VenueRefused(each.venue, each.text))
             else:
-                self._take(each)
+                self.failed(VenueRefused(each.venue, each.text))
 
     def _lose_all(self) -> None:
         """No book is believed without its line."""
@@ -348,13 +350,15 @@ class _Listener(picows.WSListener):
         line, kind = self._line, frame.msg_type
         if transport.is_close_frame_sent:
             return  # behind what was no frame nothing is one
+        line.heard = True
         try:
-            line.heard()
-            if kind == CLOSE:
+            if kind == TEXT and frame.fin:
+                line.frame(frame.get_payload_as_bytes(), self._session)
+            elif kind == CLOSE:
                 reason = f"{frame.get_close_code()} {frame.get_close_reason() or ''}"
                 line.last_end = f"the venue ended it ({reason.strip()})"[:300]
                 transport.disconnect()
-            elif kind in (TEXT, BINARY) and frame.fin:
+            elif kind == BINARY and frame.fin:
                 line.frame(frame.get_payload_as_bytes(), self._session)
             elif kind in (TEXT, BINARY, CONTINUATION):
                 self._part(transport, frame)

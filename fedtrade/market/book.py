@@ -29,23 +29,29 @@ NO_LEVELS: Final = np.empty((0, 2), np.int64)
 class Book:
     """Both sides of one market's book."""
 
-    __slots__ = ("_asks", "_bids")
+    __slots__ = ("_asks", "_bids", "crossed")
 
     def __init__(self) -> None:
         self._bids, self._asks = _Side(1), _Side(-1)
+        self.crossed = False
+        """Whether the best bid is at or over the best ask, which no venue lets rest."""
 
     def reset(self, bids: Levels, asks: Levels) -> None:
         """Forget everything; rest are these levels, in any order, the last of a price standing."""
-        for side, levels in ((self._bids, bids), (self._asks, asks)):
-            side.count = 0
-            side.apply(levels)
+        self._bids.count = self._asks.count = 0
+        self.apply(bids, asks)
 
     def apply(self, bids: Levels, asks: Levels) -> None:
         """Put each level in place of what its price had; size zero removes it."""
-        if len(bids):
-            self._bids.apply(bids)
-        if len(asks):
-            self._asks.apply(asks)
+        ours, theirs = self._bids, self._asks
+        ours.make_room(len(bids))
+        theirs.make_room(len(asks))
+        ours.count, theirs.count, self.crossed = _apply_both(
+            ours.keys, ours.sizes, ours.count, bids, theirs.keys, theirs.sizes, theirs.count, asks
+        )
+        if ours.count > LEVELS_MAX or theirs.count > LEVELS_MAX:
+            ours.cut()
+            theirs.cut()
 
     def best(self) -> tuple[int, int, int, int] | None:
         """(bid, its size, ask, its size), or None where a side is empty."""
@@ -56,12 +62,6 @@ class Book:
         return (
             int(bids.keys[bid]), int(bids.sizes[bid]), -int(asks.keys[ask]), int(asks.sizes[ask]),
         )  # fmt: skip
-
-    @property
-    def crossed(self) -> bool:
-        """Whether the best bid is at or over the best ask, which no venue lets rest."""
-        best = self.best()
-        return best is not None and best[0] >= best[2]
 
     def bids(self, most: int) -> Levels:
         """The best bids, best first, shape (≤ most, 2)."""
@@ -86,23 +86,24 @@ class _Side:
         self.sizes = np.empty(_FIRST_CAPACITY, np.int64)
         self.count = 0
 
-    def apply(self, levels: Levels) -> None:
-        if self.count + len(levels) > len(self.keys):
-            self._make_room(len(levels))
-        self.count = _apply(self.keys, self.sizes, self.count, levels, self.sign)
-        if self.count > LEVELS_MAX:
-            over = self.count - LEVELS_MAX
-            self.keys[:LEVELS_MAX] = self.keys[over : self.count].copy()
-            self.sizes[:LEVELS_MAX] = self.sizes[over : self.count].copy()
-            self.count = LEVELS_MAX
-
-    def _make_room(self, more: int) -> None:
+    def make_room(self, more: int) -> None:
+        """Let the arrays hold this many levels more."""
+        if self.count + more <= len(self.keys):
+            return
         capacity = len(self.keys)
         while capacity < self.count + more:
             capacity *= 2
         keys, sizes = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
         keys[: self.count], sizes[: self.count] = self.keys[: self.count], self.sizes[: self.count]
         self.keys, self.sizes = keys, sizes
+
+    def cut(self) -> None:
+        """Leave out the worst levels over the limit."""
+        if self.count > LEVELS_MAX:
+            over = self.count - LEVELS_MAX
+            self.keys[:LEVELS_MAX] = self.keys[over : self.count].copy()
+            self.sizes[:LEVELS_MAX] = self.sizes[over : self.count].copy()
+            self.count = LEVELS_MAX
 
     def top(self, most: int) -> Levels:
         first = max(0, self.count - most)
@@ -136,11 +137,34 @@ def _apply(
             sizes[low] = size
         elif there:
             count -= 1
+            for i in range(low, count):  # one array a loop, so that it becomes one move of memory
+                keys[i] = keys[i + 1]
             for i in range(low, count):
-                keys[i], sizes[i] = keys[i + 1], sizes[i + 1]
+                sizes[i] = sizes[i + 1]
         elif size > 0:
             for i in range(count, low, -1):
-                keys[i], sizes[i] = keys[i - 1], sizes[i - 1]
+                keys[i] = keys[i - 1]
+            for i in range(count, low, -1):
+                sizes[i] = sizes[i - 1]
             keys[low], sizes[low] = key, size
             count += 1
     return count
+
+
+@njit(cache=True)
+def _apply_both(
+    bid_keys: NDArray[np.int64],
+    bid_sizes: NDArray[np.int64],
+    bid_count: int,
+    bids: Levels,
+    ask_keys: NDArray[np.int64],
+    ask_sizes: NDArray[np.int64],
+    ask_count: int,
+    asks: Levels,
+) -> tuple[int, int, bool]:
+    """Both sides in one call, which costs more than the work; gives the counts, and if it crosses."""
+    bid_count = _apply(bid_keys, bid_sizes, bid_count, bids, 1)
+    ask_count = _apply(ask_keys, ask_sizes, ask_count, asks, -1)
+    both = bid_count > 0 and ask_count > 0
+    crossed = both and bid_keys[bid_count - 1] >= -ask_keys[ask_count - 1]
+    return bid_count, ask_count, crossed

@@ -21,6 +21,7 @@ from typing import Final, Generic, Literal, TypeVar
 import msgspec
 
 from fedtrade.errors import BadInput
+from fedtrade.market.book import Levels
 from fedtrade.market.feeds.events import (
     Complained,
     Fetch,
@@ -52,14 +53,19 @@ _Pair = tuple[float, float]
 
 
 class _Depth(msgspec.Struct):
+    """All of a diff but its levels, which are read apart (`Market.sides`)."""
+
     s: str
     U: int
     u: int
-    b: list[_Pair]
-    a: list[_Pair]
     E: int
     T: int = 0
     pu: int | None = None
+
+
+class _Levels(msgspec.Struct):
+    b: list[_Pair]
+    a: list[_Pair]
 
 
 class _Ticker(msgspec.Struct):
@@ -120,12 +126,22 @@ class _In(msgspec.Struct, Generic[_Data]):
 
 
 _depth = msgspec.json.Decoder(_In[_Depth], strict=False).decode
+_levels = msgspec.json.Decoder(_In[_Levels], strict=False).decode
 _ticker = msgspec.json.Decoder(_In[_Ticker], strict=False).decode
 _trade = msgspec.json.Decoder(_In[_Trade], strict=False).decode
 _mark = msgspec.json.Decoder(_In[_Mark], strict=False).decode
 _forced = msgspec.json.Decoder(_In[_Forced], strict=False).decode
 _snapshot = msgspec.json.Decoder(_Snapshot, strict=False).decode
 _reply = msgspec.json.Decoder(_Reply).decode
+
+
+def _sides(market: Market, frame: bytes) -> tuple[Levels, Levels]:
+    """The levels of a diff, in units. Raises OffGrid and msgspec's errors."""
+    read = market.sides(frame, frame.find(b'"b":[') + 4, frame.find(b'"a":[') + 4)
+    if read is not None:
+        return read
+    told = _levels(frame).data
+    return market.levels(told.b), market.levels(told.a)
 
 
 @dataclass(slots=True)
@@ -138,8 +154,8 @@ class _Line:
     first: int | None = None
     """First id of that, or None where it was the snapshot."""
     asked: bool = False
-    kept: dict[int, _Depth] = field(default_factory=dict)
-    """Diffs by their final id, while a snapshot is awaited."""
+    kept: dict[int, tuple[_Depth, bytes]] = field(default_factory=dict)
+    """Diffs by their final id and as they came, while a snapshot is awaited."""
 
 
 class Binance:
@@ -173,18 +189,17 @@ class Binance:
 
     def received(self, frame: bytes, at_ns: int) -> list[Out]:
         """A message of the venue. What cannot be read may have been any book's, so all are lost."""
-        head = frame[: frame.find(b",")]
-        kind = head[head.find(b"@") + 1 :]
+        at = frame.find(b"@") + 1 if frame.startswith(b'{"stream"') else 0
         try:
-            if kind.startswith(b"depth"):
-                return self._diff(_depth(frame).data, at_ns)
-            if kind.startswith(b"bookTicker"):
+            if frame.startswith(b"bookTicker", at):
                 return self._quoted(_ticker(frame).data, at_ns)
-            if kind.startswith(b"trade"):
+            if frame.startswith(b"trade", at):
                 return self._traded(_trade(frame).data, at_ns)
-            if kind.startswith(b"markPrice"):
+            if frame.startswith(b"depth", at):
+                return self._diff(_depth(frame).data, frame, at_ns)
+            if frame.startswith(b"markPrice", at):
                 return self._marked(_mark(frame).data, at_ns)
-            if kind.startswith(b"forceOrder"):
+            if frame.startswith(b"forceOrder", at):
                 return self._liquidated(_forced(frame).data.o, at_ns)
             reply = _reply(frame)
         except msgspec.MsgspecError:
@@ -205,26 +220,26 @@ class Binance:
         line.last, line.first = snapshot.lastUpdateId, None
         out: list[Out] = [line.replica.reset(at_ns, snapshot.T * _MS, bids, asks)]
         kept, line.kept = line.kept, {}
-        for _, diff in sorted(kept.items()):
-            out += self._diff(diff, at_ns)
+        for _, (diff, frame) in sorted(kept.items()):
+            out += self._diff(diff, frame, at_ns)
         return out
 
-    def _diff(self, diff: _Depth, at_ns: int) -> list[Out]:
+    def _diff(self, diff: _Depth, frame: bytes, at_ns: int) -> list[Out]:
         line = self._lines.get(diff.s)
         if line is None:
             return []
         replica = line.replica
         if not replica.live:
-            return self._keep(line, diff)
+            return self._keep(line, diff, frame)
         if self._told(line, diff):
             return []
         if not self._follows(line, diff):
             lost = replica.lose(at_ns, f"after {line.last} came {diff.U} to {diff.u}")
-            return [lost, *self._keep(line, diff)]
+            return [lost, *self._keep(line, diff, frame)]
         try:
-            bids, asks = replica.market.levels(diff.b), replica.market.levels(diff.a)
-        except OffGrid as error:
-            return [replica.lose(at_ns, error.message), *self._keep(line, diff)]
+            bids, asks = _sides(replica.market, frame)
+        except (msgspec.MsgspecError, OffGrid) as error:
+            return [replica.lose(at_ns, str(error)), *self._keep(line, diff, frame)]
         line.last, line.first = diff.u, diff.U
         moved = replica.move(at_ns, (diff.T or diff.E) * _MS, bids, asks)
         return [] if moved is None else [moved]
@@ -244,12 +259,12 @@ class Binance:
             return True
         return line.first is None and due >= diff.U
 
-    def _keep(self, line: _Line, diff: _Depth) -> list[Out]:
+    def _keep(self, line: _Line, diff: _Depth, frame: bytes) -> list[Out]:
         """Keep a diff until the snapshot is there; ask for it once."""
         if len(line.kept) >= KEPT_MAX:
             line.kept.clear()
             line.asked = False
-        line.kept[diff.u] = diff
+        line.kept[diff.u] = diff, frame
         if line.asked:
             return []
         line.asked = True

@@ -10,6 +10,7 @@ cross; what is newer holds, and what it crosses on the other side is gone (dYdX 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -23,6 +24,7 @@ PATIENCE: Final = 64
 """Messages that one which is missing is waited for; a recording of ten markets needed 23."""
 HOLE_MAX: Final = 256
 """Messages that may be missing at once; with more everything is lost at once."""
+_NUMBER: Final = re.compile(rb'"message_id": ?([0-9]{1,15}),')
 CHANNELS: Final = ("orderbook", "trades")
 
 
@@ -127,7 +129,20 @@ class Dydx:
                 return []  # told before
             return [*self._number(message, at_ns), *self._told(message, at_ns)]
         except msgspec.MsgspecError:
-            return self._lines.lose_all(at_ns, "a message of the venue cannot be read")
+            return self._unread(frame, at_ns)
+
+    def _unread(self, frame: bytes, at_ns: int) -> list[Out]:
+        """Lose all; where its number can be read all the same, it is not waited for besides."""
+        lost = self._lines.lose_all(at_ns, "a message of the venue cannot be read")
+        found = _NUMBER.search(frame)
+        if found is None:
+            return lost
+        number, due = int(found[1]), self._due
+        self._missing.discard(number)
+        if due is not None and due <= number <= due + HOLE_MAX:
+            self._missing |= set(range(due, number))
+            self._due = number + 1
+        return [*lost, *self._settle(at_ns)]
 
     def _number(self, message: _Message, at_ns: int) -> list[Out]:
         """What a message's number says of the books."""

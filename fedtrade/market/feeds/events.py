@@ -73,6 +73,89 @@ class Market:
             raise OffGrid(self, *said[wrong][:2])
         return units
 
+    def sides(self, frame: bytes, bids_at: int, asks_at: int) -> tuple[Levels, Levels] | None:
+        """Both sides in units, of `[["price","size"],…]` from two places of a message on.
+
+        For the many levels a second that one venue tells: digit by digit, without a Python object
+        for each. None where it is written otherwise or is off the grid: read it by `levels` then.
+        """
+        units = np.empty((len(frame) // _ROW_MIN + 1, 2), np.int64)
+        bids, asks = _read_sides(
+            frame, bids_at, asks_at, self.price_decimals, self.size_decimals, units
+        )
+        return None if asks < 0 else (units[:bids], units[bids:asks])
+
+
+_ROW_MIN: Final = len('["1","1"],')
+
+
+@njit(cache=True)
+def _read_sides(
+    frame: bytes, bids_at: int, asks_at: int, price_decimals: int, size_decimals: int, units: Levels
+) -> tuple[int, int]:
+    """Fill units with the bids' rows, then the asks'; gives where either ends, -1 for neither."""
+    bids = _read_rows(frame, bids_at, price_decimals, size_decimals, units, 0)
+    if bids < 0:
+        return -1, -1
+    return bids, _read_rows(frame, asks_at, price_decimals, size_decimals, units, bids)
+
+
+@njit(cache=True)
+def _read_rows(
+    text: bytes, at: int, price_decimals: int, size_decimals: int, units: Levels, rows: int
+) -> int:
+    """Read rows of two decimal texts behind `rows`; gives how many there are then, or -1."""
+    end, first = len(text) - 1, rows
+    if at < 0 or at >= end or text[at] != 91:  # [
+        return -1
+    at += 1
+    while at < end and text[at] != 93:  # ]
+        if rows > first:
+            if text[at] != 44:  # ,
+                return -1
+            at += 1
+        if at + _ROW_MIN > end or text[at] != 91:
+            return -1
+        at += 1
+        for column in range(2):
+            decimals = price_decimals if column == 0 else size_decimals
+            if text[at] != 34:  # "
+                return -1
+            at += 1
+            value, digits, behind = 0, 0, -1
+            while at < end and text[at] != 34:
+                byte = text[at]
+                at += 1
+                if byte == 46 and behind < 0 and digits > 0:  # .
+                    behind = 0
+                    continue
+                digit = int(byte) - 48
+                if digit < 0 or digit > 9:
+                    return -1
+                digits += 1
+                if behind >= 0:
+                    behind += 1
+                if behind > decimals:
+                    if digit != 0:
+                        return -1  # off the grid
+                    continue
+                value = value * 10 + digit
+                if value > UNITS_MAX:
+                    return -1
+            if digits == 0 or behind == 0:
+                return -1
+            for _ in range(max(behind, 0), decimals):
+                value *= 10
+                if value > UNITS_MAX:
+                    return -1
+            units[rows, column] = value
+            at += 1
+            if at >= end or text[at] != (44 if column == 0 else 93):
+                return -1
+            at += 1
+        rows += 1
+    return rows if at < end else -1
+
 
 @njit(cache=True)
 def _into_units(

@@ -1,6 +1,7 @@
 """Binance: recorded frames give the recorded books; no fault makes a wrong book served."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,47 @@ def test_a_level_off_the_grid_loses_the_book(levels):
     lost, again = feed.received(json.dumps(data).encode(), 7)
     assert "State those" in lost.reason
     assert isinstance(again, Fetch)
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.one_of(
+            st.decimals(0, 10**5, places=2).map(str),
+            st.sampled_from(
+                ["1e3", "01.50", ".5", "5.", "-1", "", " 1", "1.001", "9" * 20, "1.500000"]
+            ),
+        ),
+        st.decimals(0, 10**5, places=3).map(str),
+    ),
+    max_size=4,
+)
+
+
+@given(ROWS, ROWS, st.booleans())
+def test_levels_read_digit_by_digit_are_those_that_a_json_reader_reads(bids, asks, spaced):
+    """Whatever is written otherwise is left to the reader of JSON; nothing is read wrongly."""
+    data = {"b": bids, "a": asks}
+    text = json.dumps(data, separators=(", ", ": ") if spaced else (",", ":")).encode()
+    at = text.find(b'"b":[') + 4, text.find(b'"a":[') + 4
+    read = MARKET.sides(text, *at)
+    plain = [all(re.fullmatch(r"[0-9]+([.][0-9]+)?", each) for each in row) for row in bids + asks]
+    if read is None:
+        assert spaced or not all(plain) or any(
+            float(p) * 100 % 1 or float(p) > 2**46 / 100 for p, _ in bids + asks if p
+        )  # fmt: skip
+        return
+    for levels, told in zip(read, (bids, asks), strict=True):
+        np.testing.assert_array_equal(
+            levels, MARKET.levels([tuple(map(float, row)) for row in told])
+        )
+
+
+@pytest.mark.parametrize("cut", range(1, 40))
+def test_levels_that_end_too_early_are_not_read(cut):
+    text = b'{"b":[["1.00","1.000"]],"a":[["2.00","1.000"]]}'
+    assert MARKET.sides(text, 5, 28) is not None
+    assert MARKET.sides(text[:-cut], 5, 28) is None or cut < 3
+    assert MARKET.sides(text, -1, 28) is None
 
 
 def frame(stream, **data):

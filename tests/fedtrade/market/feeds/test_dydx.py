@@ -11,6 +11,7 @@ from truth import EXAMPLES, FAULTS, MARKET, Truth, withstand
 from fedtrade.market.feeds.dydx import Dydx
 from fedtrade.market.feeds.events import (
     BookLost,
+    BookMoved,
     BookReset,
     Complained,
     Marked,
@@ -50,6 +51,21 @@ class Venue:
             for side in self.truth.books[number]
         ]
         return self.message("subscribed", {"bids": sides[0], "asks": sides[1]})
+
+
+@pytest.mark.parametrize("place", [0.5, 0.9])
+def test_a_torn_message_costs_one_whole_book(place):
+    """Its number is told before what cannot be read, so that nobody waits for it besides."""
+    venue, feed = Venue(Truth(3, 20)), Dydx([MARKET], patience=3)
+    feed.connected(0)
+    feed.received(venue.whole(0), 0)
+    torn = venue.diff(1)
+    out = feed.received(torn[: int(place * len(torn))], 0)
+    assert [type(each) for each in out] == [BookLost, Send, Send]
+    out = feed.received(venue.whole(1), 0)
+    for number in range(2, 12):
+        out += feed.received(venue.diff(number), 0)
+    assert [type(each) for each in out] == [BookReset, *[BookMoved] * 10]
 
 
 @settings(max_examples=EXAMPLES)

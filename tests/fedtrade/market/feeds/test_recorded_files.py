@@ -36,7 +36,7 @@ NOT_UNDERSTOOD = {
 }
 D = r'"instrument_name":"([\w-]+)"'
 FILES = [  # file, venue, decimals, symbols, connection, frames, events, understood by nobody
-    ("cryptofeed_bitmex_20210722", "bitmex", (7, 0), r'"symbol":"(\w+)","id"', "", 2120,
+    ("cryptofeed_bitmex_20210722", "bitmex", (7, 0), r'"symbol":"([A-Z0-9]+)","id"', "", 2120,
      {"BookReset": 10, "BookMoved": 1969, "Quoted": 426, "Traded": 17},
      {"reply": 31, "quote partial": 10, "trade partial": 10}),
     ("cryptofeed_bybit_20210417", "bybit-linear", (8, 6), r'"symbol":"(\w+)"', "", 3342, {},
