@@ -14,8 +14,8 @@ data = typer.Typer(
         "A data folder holds Parquet files in [bold]perp_ohlcv/[/bold], [bold]spot_ohlcv/[/bold], "
         "[bold]funding/[/bold], [bold]open_interest/[/bold], [bold]options/[/bold], "
         "[bold]gas/[/bold] and [bold]liquidations/[/bold]; any of them may be absent. "
-        "[bold]import[/bold] puts an exchange's export into one, and [bold]build[/bold] makes the "
-        "training table."
+        "[bold]fetch[/bold] and [bold]import[/bold] put bars from a venue or from an export into "
+        "one, and [bold]build[/bold] makes the training table."
     ),
     no_args_is_help=True,
 )
@@ -93,6 +93,30 @@ def import_(
 
     path = take_export(file, folder, venue, symbol, "spot" if spot else "perp")
     typer.echo(f"wrote {path}")
+
+
+@data.command()
+def fetch(
+    folder: Data,
+    venue: Annotated[str, typer.Option(help="binance, bybit, okx or hyperliquid.")],
+    symbols: Annotated[str, typer.Option(help="Coins with commas between, for example BTC,ETH.")],
+    from_: Annotated[str, typer.Option("--from", help="First bar, ISO-8601, UTC.")],
+    to: Annotated[str, typer.Option(help="Bars start before it; not in the future.")],
+    width: Annotated[str, typer.Option(help="1m, 5m, 15m, 30m, 1h or 4h.")] = "1h",
+) -> None:
+    """Fetch perpetuals' candles and settled funding from a venue's public interface.
+
+    Slowly enough for the venue's limits. A fetch that was cut off goes on when it is repeated. A
+    gap is asked for twice, and then stays a gap. Needs no account and sends nothing of yours.
+    """
+    import asyncio
+
+    from fedtrade.data.fetching import fetch_all
+    from fedtrade.data.histories import history
+
+    coins = [s.strip() for s in symbols.split(",") if s.strip()]
+    window_s = _seconds("--from", from_), _seconds("--to", to)
+    asyncio.run(fetch_all(history(venue), coins, width, window_s, folder, typer.echo))
 
 
 def _seconds(option: str, text: str) -> int:
