@@ -119,6 +119,51 @@ def fetch(
     asyncio.run(fetch_all(history(venue), coins, width, window_s, folder, typer.echo))
 
 
+@data.command()
+def positions(
+    logs: Annotated[Path, typer.Argument(help="Logs as eth_getLogs gives them: JSON, or lines.")],
+    settings: Annotated[Path, typer.Option(help="How to read them (JSON).")],
+    out: Annotated[Path, typer.Option(help="The file of positions to write: .csv or .parquet.")],
+    folder: Annotated[
+        Path | None, typer.Option("--data", help="A data folder with prices; Aave needs one.")
+    ] = None,
+) -> None:
+    """Make a member's file of positions from chain logs. It is private: it stays where it is made.
+
+    Every log needs its block's time in blockTimestamp. Bad logs are named by row, and then nothing
+    is written. Settings, by protocol:
+
+    uniswap_v3: pool, token0 and token1 (address, symbol, decimals), fee_pips, tick_spacing,
+    base_is_token0, market (for example ["binance", "ETH"]), owners (addresses, or token-123 of the
+    position manager; all by default). Logs: the pool's, and the position manager's.
+
+    perp_v2: trader, markets (base token to market), collateral_decimals. Logs: PositionChanged,
+    and the vault's Deposited and Withdrawn.
+
+    aave_v3: account, reserves (token to decimals and market; null for a dollar). Logs: the pool's.
+    """
+    from fedtrade.data import log_files, onchain
+    from fedtrade.errors import BadInput
+    from fedtrade.learning.folder import DataFolder
+
+    if out.exists() or out.suffix not in (".csv", ".parquet"):
+        problem = "it exists" if out.exists() else "the name must end in .csv or .parquet"
+        raise BadInput(out.name, problem, "Choose another --out.")
+    found = log_files.lifecycles(
+        log_files.read_logs(logs),
+        log_files.read_settings(settings),
+        None if folder is None else DataFolder(folder),
+    )
+    table = onchain.as_table(found)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".csv":
+        table.write_csv(out)
+    else:
+        table.write_parquet(out)
+    still_open = sum(life.closed_s < 0 for life in found)
+    typer.echo(f"wrote {out}: {len(found)} positions, {still_open} of them open")
+
+
 def _seconds(option: str, text: str) -> int:
     from datetime import UTC, datetime
 

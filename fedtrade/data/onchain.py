@@ -12,7 +12,7 @@ Public interfaces: Uniswap v3 core 1.0.1 and periphery 1.4.4, Perp Curie (v2) `I
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -140,7 +140,7 @@ def liquidity_lives(changes: Iterable[tuple[int, str, LiquidityChanged]]) -> lis
 
 
 def uniswap_v3_positions(
-    logs: Sequence[Log], key: PoolKey, market: Market, owners: Mapping[str, str] | None = None
+    logs: Sequence[Log], key: PoolKey, market: Market, owners: Collection[str] | None = None
 ) -> list[Lifecycle]:
     """Lifecycles of the liquidity positions of one pool.
 

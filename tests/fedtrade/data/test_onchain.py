@@ -1,13 +1,18 @@
 """Positions out of chain logs: real mints and burns, and each protocol's own lifecycles."""
 
+import json
 from collections import defaultdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 from eth_abi import encode
+from typer.testing import CliRunner
 
+from fedtrade.cli import app
 from fedtrade.data import onchain
+from fedtrade.data.log_files import read_logs, read_settings
 from fedtrade.errors import BadInput
 from fedtrade.learning.positions import STILL_OPEN, read_positions
 from fedtrade.market.events import LiquidityChanged
@@ -193,7 +198,7 @@ def test_tokens_of_the_manager_are_positions_of_their_own():
     assert names == ["token-7", "token-8"]
     assert found[0].closed_s == found[0].opened_s + 24
     assert found[1].closed_s == STILL_OPEN
-    mine = onchain.uniswap_v3_positions(logs, KEY, ETH, {"token-8": ""})
+    mine = onchain.uniswap_v3_positions(logs, KEY, ETH, {"token-8"})
     assert [p.opened_s for p in mine] == [found[1].opened_s]
 
 
@@ -369,3 +374,48 @@ def test_the_table_is_what_members_read(tmp_path, suffix):
     assert positions.closed_s.tolist() == [1_700_000_108, STILL_OPEN]
     assert positions.leverage.tolist() == [2.0, 2.0]
     assert positions.entry_price.tolist() == [2000.0, 2000.0]
+
+
+def test_the_command_makes_a_file_of_positions_from_a_file_of_logs(tmp_path):
+    hours = [datetime.fromtimestamp(1_699_999_200 + 3600 * i, UTC) for i in range(3)]
+    bars = {"ts": hours, "symbol": ["ETHUSDT"] * 3} | {
+        name: [1999.0, 2000.0, 2001.0] for name in ("open", "high", "low", "close", "volume")
+    }
+    data = tmp_path / "data"
+    (data / "perp_ohlcv").mkdir(parents=True)
+    pl.DataFrame(bars).with_columns(pl.col("ts").cast(pl.Datetime("ms", "UTC"))).write_parquet(
+        data / "perp_ohlcv" / "binance_usdm_1h.parquet"
+    )
+    logs, settings, out = (tmp_path / n for n in ("logs.jsonl", "aave.json", "positions.csv"))
+    made = [supply(300, WETH, 10 * E18), borrow(301, USDC, 10_000 * 10**6)]
+    logs.write_text("\n".join(map(json.dumps, made)))
+    reserves = {
+        WETH.address: {"decimals": 18, "market": ETH},
+        USDC.address: {"decimals": 6, "market": None},
+    }
+    content = {"protocol": "aave_v3", "account": TRADER, "reserves": reserves}
+    settings.write_text(json.dumps(content))
+    asked = ["data", "positions", str(logs), "--settings", str(settings), "--out", str(out)]
+    missing = CliRunner().invoke(app, asked)
+    assert "carry no prices" in str(missing.exception)
+    done = CliRunner().invoke(app, [*asked, "--data", str(data)])
+    assert done.exit_code == 0, done.output
+    assert "1 positions, 1 of them open" in done.output
+    positions = read_positions(out, now_s=1_800_000_000)
+    assert positions.entry_price.tolist() == [1999.0], "the close of the hour that is over"
+    out.write_text("mine")
+    kept = CliRunner().invoke(app, [*asked, "--data", str(data)])
+    assert "exists" in str(kept.exception)
+    assert out.read_text() == "mine"
+
+
+def test_files_that_are_no_logs_and_no_settings_are_one_sentence(tmp_path):
+    path = tmp_path / "x.json"
+    for text, problem in [("{}\nnot", "line 2 is not JSON"), ("", "no logs"), ("[1]", "no logs")]:
+        path.write_text(text)
+        with pytest.raises(BadInput, match=problem):
+            read_logs(path)
+    for text, problem in [("{", "JSON"), ("{}", "protocol"), ('{"protocol":"perp_v2"}', "trader")]:
+        path.write_text(text)
+        with pytest.raises(BadInput, match=problem):
+            read_settings(path)
