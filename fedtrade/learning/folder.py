@@ -75,14 +75,16 @@ MAX_DVOL = 1e4
 """Percent a year."""
 AGGREGATOR_VENUES = {"A": "binance", "6": "bybit", "3": "okx"}
 """The suffix of a Coinalyze contract names its venue."""
-_QUOTE = re.compile(r"(?<=.)(-USD|-PERP|/USDT|/USDC|/USD|USDT|USDC|USD)$")
+DOLLAR_COINS = ("TUSD", "FDUSD", "PYUSD", "BUSD", "GUSD", "LUSD", "SUSD")
+"""Coins whose own names end like a quote."""
+_QUOTE = re.compile(r"(?<=.)(-USDT?-SWAP|[-/]?USD[TC]?|-PERP)$")
 
 Market = tuple[str, str]
 
 
 def coin(symbol: str) -> str:
     """The coin of a venue's symbol: BTCUSDT, BTC-USD and BTC are BTC; 1000PEPEUSDT is kPEPE."""
-    bare = _QUOTE.sub("", symbol)
+    bare = symbol if symbol in DOLLAR_COINS else _QUOTE.sub("", symbol)
     return f"k{bare[4:]}" if re.match(r"1000[A-Z]", bare) else bare
 
 
