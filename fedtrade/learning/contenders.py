@@ -181,29 +181,26 @@ def _frozen_har(artifact: Artifact, table: MarketTable) -> tuple[Floats, float]:
     return np.asarray(output), float(arrays["fixed.log_to_mean"][0])
 
 
-def fit_rivals(judged: list[Contest], from_s: int, notes: list[str], progress: Progress) -> None:
-    """Add GARCH and LightGBM where they are installed and have a past; say where not."""
-    absent = rivals.missing()
-    if absent:
-        notes.append(
-            f"Left out, because not installed (fedtrade[research]): {' and '.join(absent)}."
+def fit_garch(judged: list[Contest], from_s: int, progress: Progress) -> None:
+    """Add GARCH(1,1) where a market has a past."""
+    for done, one in enumerate(judged):
+        progress("fitting GARCH", done, len(judged))
+        whole = MarketTable(
+            *(np.concatenate([getattr(one.past, n), getattr(one.table, n)]) for n in _ARRAYS)
         )
-    if "arch" not in absent:
-        for done, one in enumerate(judged):
-            progress("fitting GARCH", done, len(judged))
-            known = MarketTable(
-                *(np.concatenate([getattr(one.past, n), getattr(one.table, n)]) for n in _ARRAYS)
-            )
-            fitted = rivals.garch(one.candles, known, from_s)
-            if fitted is not None:
-                own = fitted[0][len(one.past.end_s) :]
-                one.forecasts["garch"] = np.stack([own, np.full(len(own), np.nan)], axis=1)
-                one.log_to_mean["garch"] = fitted[1]
+        fitted = rivals.garch(one.candles, whole, from_s)
+        if fitted is not None:
+            own = fitted[0][len(one.past.end_s) :]
+            one.forecasts["garch"] = np.stack([own, np.full(len(own), np.nan)], axis=1)
+            one.log_to_mean["garch"] = fitted[1]
+
+
+def fit_trees(judged: list[Contest]) -> None:
+    """Add LightGBM of all markets' past, if they have any."""
     pasts = [one.past for one in judged if len(one.past.end_s)]
-    if "lightgbm" not in absent and sum(len(p.end_s) for p in pasts) >= HAR_LEAST_H:
-        progress("fitting LightGBM", 0, 1)
-        tables = [one.table for one in judged]
-        heads = [rivals.trees(pasts, tables, head) for head in range(2)]
-        for i, one in enumerate(judged):
-            one.forecasts["lightgbm"] = np.stack([heads[0][0][i], heads[1][0][i]], axis=1)
-            one.log_to_mean["lightgbm"] = heads[0][1]
+    if sum(len(past.end_s) for past in pasts) < HAR_LEAST_H:
+        return
+    heads = [rivals.trees(pasts, [one.table for one in judged], head) for head in range(2)]
+    for i, one in enumerate(judged):
+        one.forecasts["lightgbm"] = np.stack([heads[0][0][i], heads[1][0][i]], axis=1)
+        one.log_to_mean["lightgbm"] = heads[0][1]

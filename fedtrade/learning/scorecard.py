@@ -17,9 +17,17 @@ from numpy.typing import NDArray
 
 from fedtrade.artifact import MAX_ARTIFACT_BYTES, Artifact, ArtifactInvalid, load, sha256_of
 from fedtrade.errors import BadInput
-from fedtrade.learning import leaks
+from fedtrade.learning import leaks, rivals
 from fedtrade.learning.conformal import interval_score
-from fedtrade.learning.contenders import Contest, Market, Progress, enter, fit_har, fit_rivals
+from fedtrade.learning.contenders import (
+    Contest,
+    Market,
+    Progress,
+    enter,
+    fit_garch,
+    fit_har,
+    fit_trees,
+)
 from fedtrade.learning.evaluation import NEWEY_WEST_LAG_H, diebold_mariano, qlike, r_squared
 from fedtrade.learning.features import FEATURES, PUBLIC_FEATURES, public_rows
 from fedtrade.learning.folder import DataFolder, coin
@@ -160,8 +168,16 @@ def evaluate_folder(
     if not judged:
         raise _nothing(folder, chosen, from_s, until_s, skipped)
     fit_har(judged, artifact, notes)
-    if with_rivals:
-        fit_rivals(judged, from_s, notes, progress)
+    absent = rivals.missing()
+    if with_rivals and absent:
+        notes.append(
+            f"Left out, because not installed (fedtrade[research]): {' and '.join(absent)}."
+        )
+    if with_rivals and "arch" not in absent:
+        fit_garch(judged, from_s, progress)
+    if with_rivals and "lightgbm" not in absent:
+        progress("fitting LightGBM", 0, 1)
+        fit_trees(judged)
     scores = []
     for done, one in enumerate(judged):
         progress("scoring", done, len(judged))
