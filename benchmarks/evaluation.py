@@ -83,7 +83,9 @@ def intervals(data: Path) -> None:
     print(f"{len(rows)} markets, {len(y):,} hours; by market {min(own):.3f} to {max(own):.3f}\n")
     print("| window | markets | hours | adaptive | score | fixed quantiles | score | ± 1 day |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
-    spans = [("all", 0, EVER_S), *((n, day_s(a, 0), day_s(b, 0)) for n, a, b in CRASHES)]
+    months = (("May 2021, the month", "2021-05-01", "2021-06-01"),)
+    named = (*CRASHES, *months)
+    spans = [("all", 0, EVER_S), *((n, day_s(a, 0), day_s(b, 0)) for n, a, b in named)]
     for name, begin, end in spans:
         here = (when >= begin) & (when < end)
         wide = (when >= begin - DAY_S) & (when < end + DAY_S)
@@ -124,8 +126,8 @@ def hourly(data: Path) -> None:
 def minutes(data: Path) -> None:
     """Demand of the next minute of Polygon's USDC/WETH 0.05 % pool: log of volume over its last day's.
 
-    Fitted on 19 July to 8 August 2022, judged on the rest of that month. A minute without a swap has
-    no volume (its ratio is floored); more than an hour without one is a gap.
+    Fitted on July to 8 August 2022, judged on the days after that the source has. The ratio of a
+    minute without volume is floored; more than an hour without a row is a gap.
     """
     import lightgbm
 
@@ -170,7 +172,9 @@ def minutes(data: Path) -> None:
         {"objective": "regression", "num_threads": 1, "verbosity": -1, "seed": 0},
         lightgbm.Dataset(features[past], target[past]),
     )
-    print(f"{size:,} minutes, {quiet.mean():.1%} without a swap; fitted on {past.sum():,}\n")
+    print(
+        f"{size:,} minutes, {(volume == 0).mean():.1%} without volume; {past.sum():,} to fit on\n"
+    )
     forecasts = {
         "persistence": columns[0][later],
         "seasonal (yesterday)": yesterday[later],
