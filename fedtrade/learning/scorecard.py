@@ -1,22 +1,13 @@
 """A published model judged on a folder of public data: every market, every month, every crash.
 
-The model forecasts exactly as in an agent (`Forecaster`, row by row, no position held). Beside it
-stand forecasts that need no model, fitted on nothing but what the folder has before the period:
-
-    persistence   the next hour is as the last
-    seasonal      the next hour is as the same hour a week ago
-    har           Corsi's regression per market; of all markets where one has less than 30 days of
-                  past; the one frozen into the artifact where the folder has no past at all
-    garch, lightgbm   `fedtrade.learning.rivals`, if the research extra is there
-
-All of them are scored on the same rows. A row is an hour whose 168 hours before and whose next hour
-are there without a gap; what is missing is counted, never filled in.
+Beside it stand the forecasts of `fedtrade.learning.contenders` on the same rows, tests of the
+difference, the coverage of its intervals, and the findings of the leak gate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -24,48 +15,31 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtrade.artifact import (
-    MAX_ARTIFACT_BYTES,
-    Artifact,
-    ArtifactInvalid,
-    load,
-    sha256_of,
-)
+from fedtrade.artifact import MAX_ARTIFACT_BYTES, Artifact, ArtifactInvalid, load, sha256_of
 from fedtrade.errors import BadInput
-from fedtrade.learning import baseline, leaks, rivals
-from fedtrade.learning.conformal import LEAST_RESIDUALS, AdaptiveInterval, interval_score
-from fedtrade.learning.evaluation import (
-    NEWEY_WEST_LAG_H,
-    diebold_mariano,
-    qlike,
-    r_squared,
+from fedtrade.learning import leaks, rivals
+from fedtrade.learning.conformal import interval_score
+from fedtrade.learning.contenders import (
+    Contest,
+    Market,
+    Progress,
+    enter,
+    fit_garch,
+    fit_har,
+    fit_trees,
 )
-from fedtrade.learning.features import (
-    CONTEXT,
-    FEATURES,
-    PUBLIC_FEATURES,
-    context_columns,
-    neutral_rows,
-    public_rows,
-)
+from fedtrade.learning.evaluation import NEWEY_WEST_LAG_H, diebold_mariano, qlike, r_squared
+from fedtrade.learning.features import FEATURES, PUBLIC_FEATURES, public_rows
 from fedtrade.learning.folder import DataFolder, coin
 from fedtrade.learning.forecast import Forecaster
 from fedtrade.learning.tables import HOUR_S, Candles
-from fedtrade.learning.windows import MarketTable, market_table
 
 SCHEMA: Final = "fedtrade.evaluation/1"
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Market = tuple[str, str]
-Progress = Callable[[str, int, int], None]
-"""(what is going on, done, of how many)."""
 
-WARM_UP_H: Final = 336
-"""Without any past an interval learns from the first two weeks, which are then not judged."""
-HAR_LEAST_H: Final = 720
-CALIBRATION_H: Final = 2_000
 GATE_BARS: Final = 2_000
-WEEK_S: Final = 7 * 86_400
+"""How many of a market's last bars the causality of its features is tried on."""
 EVER_S: Final = 2**40
 CRASHES: Final = (
     ("crash 2020-03-12", "2020-03-12", "2020-03-14"),
@@ -154,21 +128,6 @@ class Scorecard:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Judged:
-    """Forecasts of one market in the period; each (N, 2) of E[log], NaN for "none"."""
-
-    market: Market
-    candles: Candles
-    past: MarketTable
-    table: MarketTable
-    missing_hours: int
-    forecasts: dict[str, Floats]
-    log_to_mean: dict[str, float]
-    bounds: Floats
-    """(N, 2 heads, lower and upper); NaN while an interval warms up."""
-
-
 def evaluate_folder(
     artifact: Artifact,
     path: Path,
@@ -198,19 +157,27 @@ def evaluate_folder(
         )
     chosen = _choose(folder, venues, symbols)
     skipped: dict[str, str] = {}
-    judged: list[_Judged] = []
+    judged: list[Contest] = []
     for done, market in enumerate(chosen):
         progress("forecasting", done, len(chosen))
-        outcome = _prepare(folder, market, from_s, until_s, forecaster)
+        outcome = enter(folder, market, from_s, until_s, forecaster)
         if isinstance(outcome, str):
             skipped["/".join(market)] = outcome
         else:
             judged.append(outcome)
     if not judged:
         raise _nothing(folder, chosen, from_s, until_s, skipped)
-    _fit_har(judged, artifact, notes)
-    if with_rivals:
-        _fit_rivals(judged, from_s, notes, progress)
+    fit_har(judged, artifact, notes)
+    absent = rivals.missing()
+    if with_rivals and absent:
+        notes.append(
+            f"Left out, because not installed (fedtrade[research]): {' and '.join(absent)}."
+        )
+    if with_rivals and "arch" not in absent:
+        fit_garch(judged, from_s, progress)
+    if with_rivals and "lightgbm" not in absent:
+        progress("fitting LightGBM", 0, 1)
+        fit_trees(judged)
     scores = []
     for done, one in enumerate(judged):
         progress("scoring", done, len(judged))
@@ -284,163 +251,12 @@ def check_features(artifact: Artifact) -> None:
         )
 
 
-def table_of(folder: DataFolder, candles: Candles, until_s: int) -> MarketTable:
-    """Rows and targets of one market, with the context that the folder knows and no other."""
-    table = market_table(candles, until_s, with_context=False)
-    if not len(table.end_s):
-        return table
-    features = table.features.copy()
-    features[:, CONTEXT] = context_columns(
-        folder.funding_spread(candles.symbol, table.end_s),
-        folder.open_interest_change(candles.symbol, table.end_s),
-    )
-    return replace(table, features=features)
-
-
-def as_before(table: MarketTable, age_s: int) -> Floats:
-    """(N, 2): the targets of the hour that lies `age_s` before the one to be forecast; NaN if none.
-
-    At an age of an hour or more that is known when the row is.
-    """
-    place = np.searchsorted(table.end_s, table.end_s - age_s)
-    there = table.end_s[np.minimum(place, len(table.end_s) - 1)] == table.end_s - age_s
-    return np.where(there[:, None], table.targets[np.minimum(place, len(place) - 1)], np.nan)
-
-
-def _prepare(
-    folder: DataFolder, market: Market, from_s: int, until_s: int, forecaster: Forecaster
-) -> _Judged | str:
-    candles = folder.candles(*market)
-    inside = candles.between(from_s, until_s)
-    if not len(inside.start_s):
-        return "no bars in the period"
-    table = table_of(folder, candles, until_s)
-    late = table.end_s >= from_s
-    if not late.any():
-        return "no hour of the period has 168 hours without a gap before it and one after it"
-    naive = {"persistence": as_before(table, HOUR_S), "seasonal": as_before(table, WEEK_S)}
-    naive = {name: rows[late] for name, rows in naive.items()}
-    past = _part(table, table.end_s + HOUR_S <= from_s)
-    judged = _part(table, late)
-    model = _forecast(forecaster, judged)
-    recent = (
-        _part(past, past.end_s >= past.end_s[-1] - CALIBRATION_H * HOUR_S)
-        if len(past.end_s)
-        else past
-    )
-    bounds = _bounds(_forecast(forecaster, recent), recent.targets, model, judged.targets)
-    hours = round((int(inside.end_s[-1]) - int(inside.start_s[0])) / HOUR_S)
-    return _Judged(
-        market,
-        candles,
-        past,
-        judged,
-        max(0, hours - len(judged.end_s)),
-        {"model": model, **naive},
-        {"model": forecaster.log_to_mean[0], "persistence": 0.0, "seasonal": 0.0},
-        bounds,
-    )
-
-
-def _part(table: MarketTable, rows: NDArray[np.bool_]) -> MarketTable:
-    names = ("end_s", "features", "targets", "close", "mean_notional")
-    return replace(table, **{name: getattr(table, name)[rows] for name in names})
-
-
-def _forecast(forecaster: Forecaster, table: MarketTable) -> Floats:
-    rows = neutral_rows(table.features)
-    forecasts = (forecaster.predict(row) for row in rows)
-    pairs = [(f.log_variance, f.log_demand) for f in forecasts]
-    return np.array(pairs, np.float64).reshape(-1, 2)
-
-
-def _bounds(past: Floats, past_target: Floats, model: Floats, target: Floats) -> Floats:
-    """(N, 2, 2) bounds of both heads; NaN for the hours that an interval without past learns from."""
-    bounds = np.full((len(model), 2, 2), np.nan)
-    for head in range(2):
-        residuals = past_target[:, head] - past[:, head]
-        first = 0
-        if len(residuals) < LEAST_RESIDUALS:
-            first = WARM_UP_H
-            residuals = (target[:, head] - model[:, head])[:first]
-        if len(residuals) < LEAST_RESIDUALS or first >= len(model):
-            continue
-        start = AdaptiveInterval.fitted(residuals)
-        lower, upper, _ = start.track(model[first:, head], target[first:, head])
-        bounds[first:, head, 0], bounds[first:, head, 1] = lower, upper
-    return bounds
-
-
-def _fit_har(judged: list[_Judged], artifact: Artifact, notes: list[str]) -> None:
-    pasts = [one.past for one in judged if len(one.past.end_s)]
-    enough = sum(len(past.end_s) for past in pasts) >= HAR_LEAST_H
-    heads = (("log_variance", baseline.HAR_FEATURES), ("log_demand", baseline.DEMAND_FEATURES))
-    pooled = [baseline.fit_linear(pasts, *head) for head in heads] if enough else None
-    borrowed = []
-    for one in judged:
-        fitted = pooled
-        if len(one.past.end_s) >= HAR_LEAST_H:
-            fitted = [baseline.fit_linear([one.past], *head) for head in heads]
-        else:
-            borrowed.append("/".join(one.market))
-        if fitted is None:
-            one.forecasts["har"], one.log_to_mean["har"] = _frozen_har(artifact, one.table)
-        else:
-            one.forecasts["har"] = np.stack([f.predict(one.table.features) for f in fitted], axis=1)
-            one.log_to_mean["har"] = fitted[0].log_to_mean
-    if borrowed:
-        source = "all markets" if enough else "the artifact, since the folder has no past"
-        notes.append(
-            f"HAR is that of {source} for {', '.join(borrowed)}: less than {HAR_LEAST_H} h before."
-        )
-
-
-def _frozen_har(artifact: Artifact, table: MarketTable) -> tuple[Floats, float]:
-    """The public baseline that the artifact carries: HAR as fitted when it was trained."""
-    arrays = {n: a.astype(np.float64) for n, a in artifact.arrays.items() if n.startswith("fixed.")}
-    z = (neutral_rows(table.features) - arrays["fixed.feature_mean"]) / arrays[
-        "fixed.feature_scale"
-    ]
-    output = arrays["fixed.baseline_bias"] + z @ arrays["fixed.baseline_weight"].T
-    return np.asarray(output), float(arrays["fixed.log_to_mean"][0])
-
-
-def _fit_rivals(judged: list[_Judged], from_s: int, notes: list[str], progress: Progress) -> None:
-    absent = rivals.missing()
-    if absent:
-        notes.append(
-            f"Left out, because not installed (fedtrade[research]): {' and '.join(absent)}."
-        )
-    if "arch" not in absent:
-        for done, one in enumerate(judged):
-            progress("fitting GARCH", done, len(judged))
-            known = MarketTable(
-                *(
-                    np.concatenate([getattr(one.past, n), getattr(one.table, n)])
-                    for n in ("end_s", "features", "targets", "close", "mean_notional")
-                )
-            )
-            fitted = rivals.garch(one.candles, known, from_s)
-            if fitted is not None:
-                own = fitted[0][len(one.past.end_s) :]
-                one.forecasts["garch"] = np.stack([own, np.full(len(own), np.nan)], axis=1)
-                one.log_to_mean["garch"] = fitted[1]
-    pasts = [one.past for one in judged if len(one.past.end_s)]
-    if "lightgbm" not in absent and sum(len(p.end_s) for p in pasts) >= HAR_LEAST_H:
-        progress("fitting LightGBM", 0, 1)
-        tables = [one.table for one in judged]
-        heads = [rivals.trees(pasts, tables, head) for head in range(2)]
-        for i, one in enumerate(judged):
-            one.forecasts["lightgbm"] = np.stack([heads[0][0][i], heads[1][0][i]], axis=1)
-            one.log_to_mean["lightgbm"] = heads[0][1]
-
-
-def _names(judged: Sequence[_Judged]) -> tuple[str, ...]:
+def _names(judged: Sequence[Contest]) -> tuple[str, ...]:
     order = ("model", "persistence", "seasonal", "har", "garch", "lightgbm")
     return tuple(name for name in order if any(name in one.forecasts for one in judged))
 
 
-def _joined(judged: Sequence[_Judged], name: str) -> tuple[Ints, Floats, Floats, Floats]:
+def _joined(judged: Sequence[Contest], name: str) -> tuple[Ints, Floats, Floats, Floats]:
     """(end_s, targets, forecasts, smearing) of the markets that have this forecast."""
     have = [one for one in judged if name in one.forecasts]
     return (
@@ -479,7 +295,7 @@ def _spans(end_s: Ints) -> list[tuple[str, int, int]]:
     return [s for s in spans if bool(((end_s >= s[1]) & (end_s < s[2])).any())]
 
 
-def _windows(judged: Sequence[_Judged], names: Sequence[str]) -> list[Window]:
+def _windows(judged: Sequence[Contest], names: Sequence[str]) -> list[Window]:
     joined = {name: _joined(judged, name) for name in names}
     end_s, target = joined["model"][:2]
     bounds = np.concatenate([one.bounds for one in judged])
@@ -505,7 +321,7 @@ def _coverage(bounds: Floats, target: Floats) -> Coverage | None:
     return Coverage(int(known.sum()), float(inside[0]), float(inside[1]), *scores)
 
 
-def _tests(judged: Sequence[_Judged], names: Sequence[str]) -> dict[str, tuple[Test, ...]]:
+def _tests(judged: Sequence[Contest], names: Sequence[str]) -> dict[str, tuple[Test, ...]]:
     """The model against each rival on the rows that both forecast."""
     found: dict[str, tuple[Test, ...]] = {}
     for name in names:
@@ -529,7 +345,7 @@ def _tests(judged: Sequence[_Judged], names: Sequence[str]) -> dict[str, tuple[T
     return found
 
 
-def _score_market(one: _Judged) -> MarketScore:
+def _score_market(one: Contest) -> MarketScore:
     names = _names([one])
     return MarketScore(
         *one.market,
@@ -553,7 +369,7 @@ def _better(scores: Sequence[MarketScore]) -> dict[str, float]:
     return {name: float(np.mean(won)) for name, won in wins.items()}
 
 
-def _gate(folder: DataFolder, judged: Sequence[_Judged], progress: Progress) -> list[leaks.Finding]:
+def _gate(folder: DataFolder, judged: Sequence[Contest], progress: Progress) -> list[leaks.Finding]:
     """Every check of the gate on every judged market; what passed is there too."""
     findings = []
     for done, one in enumerate(judged):

@@ -17,17 +17,16 @@ from fedtrade.cli import app
 from fedtrade.dashboard.scorecard import as_json
 from fedtrade.errors import BadInput
 from fedtrade.learning import baseline, rivals
+from fedtrade.learning.contenders import WARM_UP_H, as_before, table_of
+from fedtrade.learning.features import MEMORY_H
 from fedtrade.learning.folder import DataFolder
 from fedtrade.learning.scorecard import (
     EVER_S,
     SCHEMA,
-    WARM_UP_H,
     Scorecard,
-    as_before,
     day_s,
     evaluate_folder,
     read_artifact,
-    table_of,
 )
 from fedtrade.learning.tables import HOUR_S
 
@@ -145,8 +144,8 @@ def test_har_is_fitted_on_the_past_only(tmp_path: Path, card: Scorecard) -> None
 
 def test_a_folder_without_any_past_borrows_har_and_warms_its_intervals_up(plain: Path) -> None:
     card = evaluate_folder(MODEL, plain, START_S, EVER_S, with_rivals=True)
-    assert card.markets[0].hours == HOURS - 168  # 167 to warm up, and the last has no next one
-    assert card.pooled[0].coverage.hours == 2 * (HOURS - 168 - WARM_UP_H)
+    assert card.markets[0].hours == HOURS - MEMORY_H  # 167 to warm up, and the last has no next one
+    assert card.pooled[0].coverage.hours == 2 * (HOURS - MEMORY_H - WARM_UP_H)
     assert any("of the artifact" in note for note in card.notes)
     assert "lightgbm" not in card.pooled[0].metrics  # nothing to fit it on
     har, model = (card.pooled[0].metrics[n] for n in ("har", "model"))
@@ -159,8 +158,8 @@ def test_a_gap_is_counted_and_never_bridged(tmp_path: Path) -> None:
     torn = pl.concat([frame[: hole.start], frame[hole.stop :]])
     one = evaluate_folder(MODEL, write(tmp_path, torn), CUT_S, EVER_S, with_rivals=False).markets[0]
     # Without the hour before the hole, whose next one is missing, and until 168 h are there again.
-    assert one.hours == 1100 - 50 - 168
-    assert one.missing_hours == 50 + 168
+    assert one.hours == 1100 - 50 - MEMORY_H
+    assert one.missing_hours == 50 + MEMORY_H
 
 
 def test_the_crash_windows_are_found_where_the_data_has_them(tmp_path: Path) -> None:
@@ -196,7 +195,7 @@ def test_a_market_that_cannot_be_judged_does_not_spoil_the_others(tmp_path: Path
     card = evaluate_folder(MODEL, folder, CUT_S, EVER_S, with_rivals=False)
     assert [m.symbol for m in card.markets] == ["AAA"]
     assert card.skipped["bybit/BBB"] == "no bars in the period"
-    assert "168 hours" in card.skipped["okx/CCC"]
+    assert f"{MEMORY_H} hours" in card.skipped["okx/CCC"]
 
 
 def test_an_empty_folder_and_an_unreadable_file_are_named(tmp_path: Path) -> None:
