@@ -38,7 +38,9 @@ _PERIOD_H = np.array([24, 168, 168, 168, 168])
 _KEEP = 0.5 ** (1.0 / np.array([28.0, 4.0, 10.0, 26.0, 10.0]))
 _SHRINK = 0.15
 """Weight of "no rhythm": two to four observations of an hour of the week outweigh it."""
-_SMOOTH = 0.5 ** (1.0 / np.array([2.0, 6.0, 18.0]))
+_SMOOTH = 0.5 ** (np.arange(MEMORY_H)[:, None] / np.array([2.0, 6.0, 18.0]))
+_SMOOTH /= _SMOOTH.sum(0)
+"""Weights (168, 3) of exponential means with half-lives of 2, 6 and 18 h."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -129,32 +131,31 @@ def fill_row(
     `blocks[start + step·l]` is the block of l hours ago.
     """
     v = n = lv = ln = e = ne = 0.0
-    w0 = w1 = w2 = 1.0
-    s0 = s1 = s2 = t0 = t1 = t2 = 0.0
+    s0 = s1 = s2 = 0.0
     squares = up = down = 0.0
-    newest = blocks[start]
     daily = 0.0
     for lag in range(MEMORY_H):
-        block = blocks[start + step * lag]
-        v += block[VARIANCE]
-        n += block[NOTIONAL]
-        lv += block[LOG_VARIANCE]
-        s0 += w0 * block[LOG_VARIANCE]
-        s1 += w1 * block[LOG_VARIANCE]
-        s2 += w2 * block[LOG_VARIANCE]
-        t0, t1, t2 = t0 + w0, t1 + w1, t2 + w2
-        w0, w1, w2 = w0 * _SMOOTH[0], w1 * _SMOOTH[1], w2 * _SMOOTH[2]
-        ln += block[LOG_NOTIONAL]
+        at = start + step * lag
+        v += blocks[at, VARIANCE]
+        n += blocks[at, NOTIONAL]
+        log_v = blocks[at, LOG_VARIANCE]
+        lv += log_v
+        ln += blocks[at, LOG_NOTIONAL]
+        s0 += _SMOOTH[lag, 0] * log_v
+        s1 += _SMOOTH[lag, 1] * log_v
+        s2 += _SMOOTH[lag, 2] * log_v
         if lag < 24:
-            e += block[SURPRISE]
-            ne += block[VOLUME_SURPRISE]
-            move = block[CLOSE] - blocks[start + step * (lag + 1), CLOSE]
+            e += blocks[at, SURPRISE]
+            ne += blocks[at, VOLUME_SURPRISE]
+            move = blocks[at, CLOSE] - blocks[at + step, CLOSE]
             squares += move * move
             if move > 0.0:
                 up += move * move
             else:
                 down += move * move
         hours = lag + 1
+        if hours > 24 and hours % 24 != 0:
+            continue
         if hours == 1:
             row[0] = v
             row[4] = n
@@ -180,9 +181,9 @@ def fill_row(
         elif hours == 72:
             row[22], row[24] = v / 72, n / 72
         if hours % 24 == 0:
-            daily += block[LOG_VARIANCE]
+            daily += log_v
             if hours == 24:
-                row[35] = block[LOG_VARIANCE]
+                row[35] = log_v
     v, n, lv, ln = v / MEMORY_H, n / MEMORY_H, lv / MEMORY_H, ln / MEMORY_H
     level = math.log(max(v, VARIANCE_FLOOR))
     v1 = math.log(max(row[0], VARIANCE_FLOOR))
@@ -194,13 +195,15 @@ def fill_row(
     for i in (4, 5, 6, 23, 24):
         row[i] = math.log(max(row[i] / n, VOLUME_FLOOR)) if n > 0.0 else 0.0
     deviation = math.sqrt(max(v, VARIANCE_FLOOR))
-    row[7] = (newest[CLOSE] - blocks[start + step, CLOSE]) / deviation
-    row[8] = (newest[CLOSE] - blocks[start + step * 6, CLOSE]) / (deviation * math.sqrt(6.0))
-    row[9] = (newest[CLOSE] - blocks[start + step * 24, CLOSE]) / (deviation * math.sqrt(24.0))
-    row[10] = newest[ASYMMETRY]
+    row[7] = (blocks[start, CLOSE] - blocks[start + step, CLOSE]) / deviation
+    row[8] = (blocks[start, CLOSE] - blocks[start + step * 6, CLOSE]) / (deviation * math.sqrt(6.0))
+    row[9] = (blocks[start, CLOSE] - blocks[start + step * 24, CLOSE]) / (
+        deviation * math.sqrt(24.0)
+    )
+    row[10] = blocks[start, ASYMMETRY]
     _clock(end_s, row)
     row[25], row[26], row[27] = row[25] - level, row[26] - level, lv - level
-    row[28], row[29], row[30] = s0 / t0 - level, s1 / t1 - level, s2 / t2 - level
+    row[28], row[29], row[30] = s0 - level, s1 - level, s2 - level
     row[32] = (down - up) / max(squares, VARIANCE_FLOOR)
     row[33], row[34] = row[33] - ln, row[34] - ln
     row[35], row[36] = row[35] - level, daily / 7.0 - level

@@ -34,7 +34,7 @@ from fedtrade.learning.network import clipped_gradient_sum
 from fedtrade.learning.optimiser import Adam
 from fedtrade.learning.windows import PositionBatch
 
-DEMO_HIDDEN = (32, 16)
+DEMO_HIDDEN = (16, 8)
 DEMO_SEED = 7
 _ADAM = Adam(learning_rate=2e-3, beta1=0.9, beta2=0.99)
 

@@ -305,3 +305,41 @@ def test_a_bad_bar_is_refused_and_leaves_the_stream_as_it_was(changes: dict[str,
 def test_batch_takes_hours_only() -> None:
     with pytest.raises(ValueError, match="hourly"):
         public_rows(random_candles(0, 10, width_s=60))
+
+
+def test_the_rhythm_is_learnt_and_surprises_are_what_it_leaves() -> None:
+    """A market whose 14:00 is ten times as variable: what is usual for it shows, and only then."""
+    table = random_candles(14, 24 * 7 * 30)
+    hour = table.start_s // HOUR_S % 24
+    width = np.where(hour == 14, 0.02 * math.sqrt(10.0), 0.02)
+    flat = np.full(len(hour), 100.0)
+    rhythmic = replace(
+        table, open=flat, close=flat, high=flat * np.exp(width / 2), low=flat / np.exp(width / 2)
+    )
+    ends, rows = public_rows(rhythmic, with_context=False)
+    late = slice(-24 * 7, None)
+    before_two = ends[late] // HOUR_S % 24 == 14  # the hour from 14:00 is the one forecast
+    for name in ("usual_day", "usual_4w", "usual_10w"):
+        usual = rows[late, PUBLIC_FEATURES.index(name)]
+        assert usual[before_two].min() > 1.5
+        assert np.abs(usual[~before_two]).max() < 0.3
+    surprise = rows[late, PUBLIC_FEATURES.index("surprise_1h")]
+    raw = rows[late, PUBLIC_FEATURES.index("log_variance_1h_over_6h")]
+    after_two = ends[late] // HOUR_S % 24 == 15
+    assert raw[after_two].min() > 1.0
+    assert np.abs(surprise[after_two]).max() < 0.4
+
+
+def test_the_rhythm_outlives_a_gap_and_nothing_else_does() -> None:
+    table = random_candles(15, 900)
+    names = ("start_s", "open", "high", "low", "close", "notional_usd")
+    torn = replace(table, **{n: np.delete(getattr(table, n), slice(500, 524)) for n in names})
+    ends, rows = public_rows(torn, with_context=False)
+    alone_ends, alone = public_rows(torn.between(int(table.start_s[524]), 2**40), False)
+    shared = np.isin(ends, alone_ends)
+    differs = np.abs(rows[shared] - alone).max(0) > 1e-9
+    touched = {n for n, d in zip(PUBLIC_FEATURES, differs, strict=True) if d}
+    assert "usual_10w" in touched
+    assert {
+        n for n in touched if not n.startswith(("usual", "surprise", "volume_surprise"))
+    } == set()

@@ -1,0 +1,284 @@
+"""How well the next hour's variance is forecast, beside HAR, GARCH and boosted trees; with and
+without privacy. The table of docs/forecasts.md.
+
+    python -m benchmarks.forecasts --data ../shared/data --out out/forecasts.json [--part public]
+
+Trained on what ended before 2025-01-01, judged on what began after it, all symbols of
+`perp_ohlcv/binance_usdm_1h.parquet`. R² is Campbell and Thompson's (2008): one less the squared
+error over that of the symbol's own mean before 2025. QLIKE, and the Diebold–Mariano test on it, are
+those of `fedtrade.learning.evaluation`. Choices were made on 2024 (trained before 2024-01-01).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import polars as pl
+from arch import arch_model
+from numpy.typing import NDArray
+
+from benchmarks.epsilon import table_of
+from fedtrade.artifact import Arrays, NetworkShape, flatten
+from fedtrade.learning import baseline, evaluation
+from fedtrade.learning.features import (
+    FEATURES,
+    PUBLIC_FEATURES,
+    neutral_rows,
+)
+from fedtrade.learning.network import predict
+from fedtrade.learning.optimiser import Adam
+from fedtrade.learning.tables import HOUR_S, Candles
+from fedtrade.learning.training import TrainingSettings, join, train
+from fedtrade.learning.windows import HEADS, MarketTable, PositionBatch, position_windows
+from fedtrade.privacy import accounting
+from fedtrade.simulation.positions import SimulatedMember, StyleName, simulate_positions
+
+Floats = NDArray[np.float64]
+VENUE = "binance"
+HIDDEN = (64, 32)
+SEEDS = (1, 2, 3)
+RATES = ((3e-3, 900), (1e-3, 500), (3e-4, 300))
+"""Learning rate and rounds: falling, so that the last weights are an average of few noisy steps."""
+BATCH_ROWS = 2048
+CANDLE_COLUMNS = 18
+"""What the trees are given: the features that were there before the rhythm was."""
+DELTA = 1e-6
+EPSILON = 4.0
+PRIVATE = TrainingSettings(
+    rounds=300, sampling_rate=0.02, clip_norm=1.0, optimiser=Adam(learning_rate=3e-3)
+)
+BOOKS = 60
+"""Simulated books of 1,500 to 2,500 positions each."""
+STYLES: tuple[StyleName, ...] = ("market_maker", "directional", "hedger", "momentum")
+
+
+def load(data: Path) -> dict[str, Candles]:
+    """Hourly candles of every symbol."""
+    frame = pl.read_parquet(data / "perp_ohlcv" / "binance_usdm_1h.parquet").sort("ts")
+    found = {}
+    for symbol in sorted(frame["symbol"].unique().to_list()):
+        own = frame.filter(pl.col("symbol") == symbol)
+        o, h, low, c, volume = (
+            own[n].to_numpy().astype(np.float64) for n in ("open", "high", "low", "close", "volume")
+        )
+        start_s = own["ts"].dt.epoch("s").to_numpy().astype(np.int64)
+        notional = volume * (o + h + low + c) / 4.0
+        found[symbol] = Candles(VENUE, symbol, HOUR_S, start_s, o, h, low, c, notional)
+    return found
+
+
+def har(train_on: MarketTable, rows: Floats) -> tuple[Floats, float]:
+    """The symbol's own HAR on mean logs over 1, 6, 24 and 168 h; forecasts, and log to mean."""
+
+    def design(table: Floats) -> Floats:
+        level = table[:, 3]
+        means = [table[:, PUBLIC_FEATURES.index(f"mean_log_variance_{h}h")] for h in (6, 24, 168)]
+        columns = [np.ones(len(table)), table[:, :4].sum(1), *(m + level for m in means)]
+        return np.stack(columns, axis=1)
+
+    before, target = design(train_on.features), train_on.targets[:, 0]
+    weights = np.linalg.lstsq(before, target, rcond=None)[0]
+    return design(rows) @ weights, float(np.log(np.exp(target - before @ weights).mean()))
+
+
+def garch(candles: Candles, train_on: MarketTable, late: MarketTable) -> tuple[Floats, float]:
+    """GARCH(1,1) on hourly returns, refitted each quarter on all that ended before it.
+
+    E[log v] is log of its variance plus the mean difference before 2025.
+    """
+    close = np.log(candles.close)
+    whole = np.diff(candles.start_s) == HOUR_S
+    returns = np.where(whole, np.diff(close), 0.0) * 100.0  # never across a gap
+    end_s = candles.end_s[1:]
+    starts = [int(datetime(2025, m, 1, tzinfo=UTC).timestamp()) for m in (1, 4, 7)]
+    log_h = np.full(len(returns), np.nan)
+    for i, start_s in enumerate(starts):
+        past = returns[end_s <= start_s]
+        fitted = arch_model(past, mean="Zero", rescale=False).fit(disp="off")
+        fixed = arch_model(returns, mean="Zero", rescale=False).fix(fitted.params)
+        omega, alpha, beta = fitted.params
+        following = omega + alpha * returns**2 + beta * fixed.conditional_volatility**2
+        if i == 0:
+            log_h[end_s < start_s] = np.log(following / 1e4)[end_s < start_s]
+        log_h[end_s >= start_s] = np.log(following / 1e4)[end_s >= start_s]
+    before = log_h[np.searchsorted(end_s, train_on.end_s)]
+    shift = float((train_on.targets[:, 0] - before).mean())
+    residual = train_on.targets[:, 0] - before - shift
+    return log_h[np.searchsorted(end_s, late.end_s)] + shift, float(np.log(np.exp(residual).mean()))
+
+
+def trees(rows: Floats, target: Floats) -> tuple[lightgbm.Booster, float]:
+    """LightGBM as it comes, on candle features alone."""
+    data = lightgbm.Dataset(rows[:, :CANDLE_COLUMNS].astype(np.float32), target)
+    booster = lightgbm.train({"num_threads": 1, "verbose": -1, "seed": 1}, data, 300)
+    residual = target - booster.predict(rows[:, :CANDLE_COLUMNS].astype(np.float32), num_threads=1)
+    return booster, float(np.log(np.exp(residual).mean()))
+
+
+def public_batch(tables: Mapping[str, MarketTable]) -> PositionBatch:
+    """Every hour of every symbol as a "position" of one window: public data needs no privacy."""
+    rows = np.concatenate([neutral_rows(t.features) for t in tables.values()]).astype(np.float32)
+    targets = np.concatenate([t.targets for t in tables.values()]).astype(np.float32)
+    return PositionBatch(rows[:, None], targets[:, None], np.ones((len(rows), 1), np.float32))
+
+
+def fit(start: Arrays, batch: PositionBatch, seed: int) -> Arrays:
+    """Without privacy, at falling rates."""
+    draw = np.random.Generator(np.random.PCG64(seed))
+    arrays = start
+    for rate, rounds in RATES:
+        settings = TrainingSettings(
+            rounds, min(1.0, BATCH_ROWS / batch.count), np.inf, 0.0, Adam(learning_rate=rate)
+        )
+        arrays = train(arrays, batch, settings, draw)
+    return arrays
+
+
+def noise_for(epsilon: float, size: int, settings: TrainingSettings) -> float:
+    """The least noise multiplier whose release costs at most `epsilon` (PLD), rounding included."""
+    low, high = 0.3, 16.0
+    while high - low > 1e-2:
+        middle = (low + high) / 2
+        rounded = middle * 2**16 / (2**16 + size**0.5)
+        spend = accounting.Spend(settings.sampling_rate, rounded, settings.rounds)
+        within = accounting.epsilon([spend], DELTA).pld <= epsilon
+        low, high = (low, middle) if within else (middle, high)
+    return high
+
+
+def books(
+    market: Mapping[str, Candles], tables: Mapping[str, MarketTable], cut_s: int
+) -> PositionBatch:
+    """Simulated positions over the candles before the cut."""
+    candles = {(VENUE, s): c for s, c in market.items()}
+    by_market = {(VENUE, s): t for s, t in tables.items()}
+    symbols, batches = sorted(tables), []
+    for book in range(BOOKS):
+        own = tuple(symbols[(book + k * 7) % len(symbols)] for k in range(3))
+        who = SimulatedMember(f"book {book}", VENUE, STYLES[book % 4], own)
+        first_s = max(int(market[s].start_s[0]) for s in own) + 8 * 86_400
+        held = simulate_positions(who, candles, book, first_s, cut_s)
+        batches.append(position_windows(held, by_market, cut_s))
+    return join(batches)
+
+
+def judge(
+    late: Mapping[str, MarketTable],
+    before: Mapping[str, MarketTable],
+    forecasts: Mapping[str, Mapping[str, tuple[Floats, float]]],
+) -> dict[str, Any]:
+    """R² and QLIKE per symbol, and every forecaster against `network`: symbols won, and DM."""
+    r2: dict[str, dict[str, float]] = {}
+    losses: dict[str, dict[str, Floats]] = {}
+    for name, by_symbol in forecasts.items():
+        for symbol, (forecast, shift) in by_symbol.items():
+            target = late[symbol].targets[:, 0]
+            reference = before[symbol].targets[:, 0].mean()
+            share = np.square(target - forecast).sum() / np.square(target - reference).sum()
+            r2.setdefault(name, {})[symbol] = 1.0 - float(share)
+            losses.setdefault(name, {})[symbol] = evaluation.qlike(target, forecast + shift)
+    symbols = sorted(late)
+    end_s = np.concatenate([late[s].end_s for s in symbols])
+    found: dict[str, Any] = {"r2": r2, "qlike": {}, "against_network": {}}
+    for name, own in losses.items():
+        found["qlike"][name] = {s: float(own[s].mean()) for s in symbols}
+        pooled = np.concatenate([own[s] for s in symbols])
+        network = np.concatenate([losses["network"][s] for s in symbols])
+        if name != "network":
+            statistic, p = evaluation.diebold_mariano(network, pooled, end_s)
+            found["against_network"][name] = {
+                "better_qlike": sum(losses["network"][s].mean() < own[s].mean() for s in symbols),
+                "better_r2": sum(r2["network"][s] > r2[name][s] for s in symbols),
+                "symbols": len(symbols),
+                "dm": statistic,
+                "p": p,
+            }
+    return found
+
+
+def run(data: Path, year: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Everything for one test year."""
+    cut_s, until_s = (int(datetime(y, 1, 1, tzinfo=UTC).timestamp()) for y in (year, year + 1))
+    market = load(data)
+    before = {s: table_of(c, cut_s) for s, c in market.items()}
+    late = {}
+    for s, c in market.items():
+        whole = table_of(c, until_s)
+        shown = whole.end_s >= cut_s
+        if shown.any():
+            names = ("end_s", "features", "targets", "close", "mean_notional")
+            late[s] = replace(whole, **{n: getattr(whole, n)[shown] for n in names})
+    rows = np.concatenate([t.features for t in before.values()])
+    target = np.concatenate([t.targets[:, 0] for t in before.values()])
+    forecasts: dict[str, dict[str, tuple[Floats, float]]] = {"HAR": {}, "LightGBM": {}}
+    booster, shift = trees(rows, target)
+    for s, table in late.items():
+        forecasts["HAR"][s] = har(before[s], table.features)
+        columns = table.features[:, :CANDLE_COLUMNS].astype(np.float32)
+        forecasts["LightGBM"][s] = (booster.predict(columns, num_threads=1), shift)
+    if year == 2025:
+        forecasts["GARCH"] = {s: garch(market[s], before[s], late[s]) for s in late}
+    say("baselines are fitted")
+    shape = NetworkShape(inputs=len(FEATURES), hidden=HIDDEN, outputs=len(HEADS))
+    fixed = baseline.fixed_arrays(tuple(before.values()))
+    starts = {seed: baseline.initial_arrays(shape, seed, fixed) for seed in SEEDS}
+    public = public_batch(before)
+    models = {seed: fit(starts[seed], public, seed) for seed in SEEDS}
+    say("public networks are trained")
+    for seed in SEEDS:
+        forecasts[f"network, seed {seed}"] = _told([models[seed]], public, late)
+    forecasts["network"] = _told(list(models.values()), public, late)
+    say(json.dumps({s: judge(late, before, forecasts)["r2"]["network"][s] for s in late}))
+    held = books(market, before, cut_s)
+    size = len(flatten(starts[SEEDS[0]]))
+    z = noise_for(EPSILON, size, PRIVATE)
+    say(f"{held.count} positions, noise {z:.3f}")
+    draw = np.random.Generator(np.random.PCG64(11))
+    for name, noise in (("positions, no noise", 0.0), ("positions, ε = 4", z)):
+        model = train(starts[1], held, replace(PRIVATE, noise_multiplier=noise), draw)
+        forecasts[name] = _told([model], public, late)
+        say(name)
+    return {
+        "year": year,
+        "positions": held.count,
+        "noise_multiplier": z,
+        **judge(late, before, forecasts),
+    }
+
+
+def _told(
+    models: list[Arrays], public: PositionBatch, late: Mapping[str, MarketTable]
+) -> dict[str, tuple[Floats, float]]:
+    """Mean forecast of networks and its log to mean, from the hours before the cut."""
+
+    def mean(rows: NDArray[np.floating]) -> Floats:
+        return np.asarray(np.mean([predict(m, rows)[:, 0] for m in models], axis=0))
+
+    residual = public.targets[::10, 0, 0] - mean(public.features[::10, 0])
+    shift = float(np.log(np.exp(residual).mean()))
+    return {s: (mean(neutral_rows(t.features)), shift) for s, t in late.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("out/forecasts.json"))
+    parser.add_argument("--year", type=int, default=2025)
+    asked = parser.parse_args()
+    found = run(asked.data, asked.year, lambda text: print(text, file=sys.stderr, flush=True))
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    asked.out.write_text(json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
