@@ -37,7 +37,7 @@ PROXY_NOISE: Final = 4 * 0.29**2
 CEILING: Final = 0.9 * PROXY_NOISE
 TELLING: Final = 0.2
 """A column that correlates so much with news of the next hour, and hardly an hour before, peeks.
-Of the honest columns of this package none passes 0.08."""
+Of the honest columns of this package none passes 0.13."""
 TOO_TELLING: Final = 0.35
 """And this much is no feature of the past, whatever it told before (it may see two hours ahead)."""
 LEAST_ROWS: Final = 1_000
