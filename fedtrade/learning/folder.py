@@ -67,6 +67,7 @@ PATTERNS = (
     "options/dvol_*_daily.parquet",
     "gas/ethereum_daily_gas.parquet",
     "liquidations/*.parquet",
+    "mev/block_receipts.parquet",
 )
 BAR_COLUMNS = (("ts", *OHLC), ("volume", "volume_usd"))
 REMEDY = "Put the whole file in its place, or take it out of the folder."
@@ -74,14 +75,16 @@ MAX_DVOL = 1e4
 """Percent a year."""
 AGGREGATOR_VENUES = {"A": "binance", "6": "bybit", "3": "okx"}
 """The suffix of a Coinalyze contract names its venue."""
-_QUOTE = re.compile(r"(?<=.)(-USD|-PERP|/USDT|/USDC|/USD|USDT|USDC|USD)$")
+DOLLAR_COINS = ("TUSD", "FDUSD", "PYUSD", "BUSD", "GUSD", "LUSD", "SUSD")
+"""Coins whose own names end like a quote."""
+_QUOTE = re.compile(r"(?<=.)(-USDT?-SWAP|[-/]?USD[TC]?|-PERP)$")
 
 Market = tuple[str, str]
 
 
 def coin(symbol: str) -> str:
     """The coin of a venue's symbol: BTCUSDT, BTC-USD and BTC are BTC; 1000PEPEUSDT is kPEPE."""
-    bare = _QUOTE.sub("", symbol)
+    bare = symbol if symbol in DOLLAR_COINS else _QUOTE.sub("", symbol)
     return f"k{bare[4:]}" if re.match(r"1000[A-Z]", bare) else bare
 
 
@@ -201,6 +204,15 @@ class DataFolder:
                 return context.hourly_sums(own, pl.col(usd))
         return context.empty()
 
+    def receipts(self) -> pl.DataFrame:
+        """(block, tx_index, gas_used) of recorded blocks; gas_used is null where it cannot be."""
+        columns = ("block", "tx_index", "gas_used")
+        table = self._table("mev/block_receipts.parquet", columns).get(("", ""))
+        if table is None:
+            kinds = dict.fromkeys(columns, pl.Int64)
+            return pl.DataFrame(schema=kinds)
+        return table.with_columns(context.known_gas(pl.col("gas_used")).cast(pl.Int64))
+
     def files(self) -> tuple[str, ...]:
         """The files that this folder's data come from, read or not: what a manifest has to name."""
         return tuple(sorted(name for pattern in PATTERNS for name in self._names(pattern)))
@@ -275,7 +287,10 @@ class DataFolder:
             wanted = [c for c in (*KEYS, *columns, *any_of) if c in have]
             table = pl.scan_parquet(path).rename(OTHER_NAMES, strict=False).select(wanted)
             self._read[path] = self._split(
-                name, _collect(table.filter(pl.col("ts").is_not_null()), name)
+                name,
+                _collect(
+                    table.filter(pl.col("ts").is_not_null()) if "ts" in wanted else table, name
+                ),
             )
         return self._read.get(path, {})
 
@@ -312,7 +327,7 @@ def _venue(name: str, named: dict[str, str]) -> str:
         venue = named["venue"]
     elif "contract" in named:
         venue = AGGREGATOR_VENUES.get(named["contract"].rpartition(".")[2], "other")
-    elif path.parent.name in ("options", "gas"):
+    elif path.parent.name in ("options", "gas", "mev"):
         venue = ""
     else:
         venue = "unnamed" if path.stem.startswith(UNNAMED) else path.stem.split("_")[0]

@@ -10,7 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("fedtrade", "clients", "server", "consortium")
-SHELL_ROOMS = ("fedtrade/chain", "fedtrade/devnet", "fedtrade/cli.py")
+SHELL_ROOMS = (
+    "fedtrade/chain",
+    "fedtrade/devnet",
+    "fedtrade/cli.py",
+    "fedtrade/data/commands.py",
+    "fedtrade/data/fetching.py",
+)
 IMPURE = {
     "asyncio",
     "aiohttp",
