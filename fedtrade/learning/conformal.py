@@ -11,8 +11,8 @@ of each hour, misses m ∈ {0, 1} and miscoverage α:
 
 Because q moves by nothing else, misses over any T hours number exactly αT + (q_T − q_0)/k, whatever
 the data do: that is the guarantee, and why k is large. At k = a tenth of the 90 % width, q has to
-drift by half a width for 48 hours to be off by a tenth. The price is a width that moves; what that costs
-is measured in docs/evaluation.md.
+drift by half a width for 48 hours to be off by a tenth. The price is a width that moves; what that
+costs is measured in docs/evaluation.md.
 
 One value per market and head, a few floats, no clock and no coins: an agent can carry it.
 """

@@ -4,7 +4,7 @@ A forecast that has seen a little of what it forecasts looks brilliant and is wo
 checks, from the definition to the symptom:
 
     future     change every bar after t; no row up to t may move (the definition of causal)
-    column     a column tells more of the next hour than an hour earlier it told, and much
+    column     a column tells much of the next hour's news, which it did not tell a week earlier
     forecast   the forecast moves with the hour that it forecasts more than with the hour before it
     ceiling    the error is smaller than the noise of the target itself
     alignment  a series is ahead of the settled one that it stands for
@@ -36,8 +36,7 @@ PROXY_NOISE: Final = 4 * 0.29**2
 """Variance of log Parkinson variance round the log of the true variance."""
 CEILING: Final = 0.9 * PROXY_NOISE
 TELLING: Final = 0.2
-"""A column that correlates so much with news of the next hour, and hardly an hour before, peeks.
-Of the honest columns of this package none passes 0.13."""
+"""A column that correlates so much with news of the next hour, and hardly a week before, peeks."""
 TOO_TELLING: Final = 0.35
 """And this much is no feature of the past, whatever it told before (it may see two hours ahead)."""
 LEAST_ROWS: Final = 1_000
@@ -105,30 +104,30 @@ def future(
 def columns(
     end_s: Ints, features: Floats, names: Sequence[str], log_target: Floats, subject: str
 ) -> list[Finding]:
-    """Columns that know the next hour's news: correlated with it, and an hour earlier not.
+    """Columns that know the next hour's news: correlated with it, and a week earlier not.
 
-    News is what the target's own past (1, 6, 24, 168 h) and the hour of the week do not explain.
-    `end_s` rises; `log_target` (N,) is the next hour's. Gives one finding for all if all pass.
+    News is what the target's own past (1, 6, 24, 168 h) and the clock do not explain. What a calendar
+    tells it told a week ago too; what a leak tells it could not. `end_s` rises; `log_target` (N,) is
+    the next hour's. Gives one finding for all if all pass.
     """
-    if len(end_s) < LEAST_ROWS:
-        return [Finding("column", subject, True, f"too few rows to tell ({len(end_s)})")]
     past, known = _own_past(end_s, log_target)
-    followed = known[1:] & known[:-1] & (np.diff(end_s) == HOUR_S)
-    index = np.flatnonzero(followed) + 1
-    hour = end_s[index] // HOUR_S % _WEEK_H
-    seasonless = [_without_season(past[index, i], hour) for i in range(past.shape[1])]
-    design = np.stack([np.ones(len(index)), *seasonless], axis=1)
-    news = _without_season(log_target[index], hour)
-    news = news - design @ np.linalg.lstsq(design, news, rcond=None)[0]
+    week_ago = np.minimum(np.searchsorted(end_s, end_s - _WEEK_H * HOUR_S), len(end_s) - 1)
+    index = np.flatnonzero(known & (end_s[week_ago] == end_s - _WEEK_H * HOUR_S))
+    if len(index) < LEAST_ROWS:
+        return [Finding("column", subject, True, f"too few rows to tell ({len(index)})")]
+    clock = _clock(end_s[index])
+    design = np.concatenate([clock, past[index]], axis=1)
+    news = _without(design, log_target[index])
+    now = _without(clock, features[index])
+    older = _without(clock, features[week_ago[index]])
     found, most = [], 0.0
     for i, name in enumerate(names):
-        now = _correlation(_without_season(features[index, i], hour), news)
-        older = _correlation(_without_season(features[index - 1, i], hour), news)
-        most = max(most, abs(now))
-        if abs(now) > TOO_TELLING or (abs(now) > TELLING and abs(older) < abs(now) / 2):
+        told, told_before = _correlation(now[:, i], news), _correlation(older[:, i], news)
+        most = max(most, abs(told))
+        if abs(told) > TOO_TELLING or (abs(told) > TELLING and abs(told_before) < abs(told) / 2):
             detail = (
-                f"{name} correlates {now:+.2f} with the next hour's news, "
-                f"an hour earlier {older:+.2f}"
+                f"{name} correlates {told:+.2f} with the next hour's news, "
+                f"a week earlier {told_before:+.2f}"
             )
             found.append(Finding("column", subject, False, detail))
     passed = f"no column correlates more than {most:.2f} with the next hour's news"
@@ -140,10 +139,10 @@ def forecast(end_s: Ints, log_forecast: Floats, log_target: Floats, subject: str
     followed = np.flatnonzero(np.diff(end_s) == HOUR_S) + 1
     if len(followed) < LEAST_ROWS:
         return [Finding("forecast", subject, True, f"too few rows to tell ({len(followed)})")]
-    hour = end_s[followed] // HOUR_S % _WEEK_H
-    own = _without_season(log_forecast[followed], hour)
-    ahead = _correlation(own, _without_season(log_target[followed], hour))
-    behind = _correlation(own, _without_season(log_target[followed - 1], hour))
+    clock = _clock(end_s[followed])
+    own = _without(clock, log_forecast[followed])
+    ahead = _correlation(own, _without(clock, log_target[followed]))
+    behind = _correlation(own, _without(clock, log_target[followed - 1]))
     error = float(np.square(log_target - log_forecast).mean())
     return [
         Finding(
@@ -219,12 +218,23 @@ def _own_past(end_s: Ints, log_target: Floats) -> tuple[Floats, NDArray[np.bool_
     return np.stack(means, axis=1), known
 
 
-def _without_season(values: Floats, hour: Ints) -> Floats:
-    """Values less their mean in that hour of the week."""
-    count = np.maximum(np.bincount(hour, minlength=_WEEK_H), 1)
-    return np.asarray(
-        values - (np.bincount(hour, weights=values, minlength=_WEEK_H) / count)[hour], np.float64
-    )
+def _clock(end_s: Ints) -> Floats:
+    """(N, 20): a constant, the week's first three harmonics, the day's first six, the weekend.
+
+    Smooth on purpose: the mean of each hour of the week, taken over a few weeks, would hold so much
+    of each hour's own news that honest means of past weeks seem to foretell it with a minus.
+    """
+    middle_s = end_s + HOUR_S / 2
+    waves = [(7, k) for k in (1, 2, 3)] + [(1, k) for k in range(1, 7)]
+    angles = [2.0 * np.pi * k * middle_s / (days * 86_400.0) for days, k in waves]
+    weekend = (middle_s // 86_400 + 3) % 7 >= 5
+    flat = [np.ones(len(end_s)), weekend.astype(np.float64)]
+    return np.stack([*flat, *(f(a) for a in angles for f in (np.sin, np.cos))], axis=1)
+
+
+def _without(design: Floats, values: Floats) -> Floats:
+    """`values` (N,) or (N, K) less their least-squares fit on `design`."""
+    return np.asarray(values - design @ np.linalg.lstsq(design, values, rcond=None)[0])
 
 
 def _correlation(a: Floats, b: Floats) -> float:
