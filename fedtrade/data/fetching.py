@@ -170,12 +170,14 @@ class _Pages:
         if path.exists():
             lines = path.read_bytes().splitlines(keepends=True)
             whole = [line for line in lines if line.endswith(b"\n")]
-            if whole and json.loads(whole[0]) != asked:
+            try:
+                held, *parts = [json.loads(line) for line in whole] or [asked]
+                self.done = {first_s: [tuple(row) for row in rows] for first_s, rows in parts}
+            except (ValueError, TypeError) as error:
+                raise BadInput(path.name, "it is damaged", "Remove it and repeat.") from error
+            if held != asked:
                 problem = "it holds pages of another fetch"
                 raise BadInput(path.name, problem, "Remove it, or repeat that fetch first.")
-            for line in whole[1:]:
-                first_s, rows = json.loads(line)
-                self.done[first_s] = [tuple(row) for row in rows]
             kept = sum(map(len, whole))
         with path.open("ab") as file:
             file.truncate(kept)

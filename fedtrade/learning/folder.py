@@ -228,7 +228,7 @@ class DataFolder:
             columns = _check(self.path / name, name, *BAR_COLUMNS)
             keys = [k for k in KEYS if k in columns]
             for key in _collect(
-                pl.scan_parquet(self.path / name).select(keys).unique(), name
+                pl.scan_parquet(self.path / name).select(keys).drop_nulls().unique(), name
             ).rows():
                 market = _market(name, dict(zip(keys, map(str, key), strict=True)))
                 known = sources.setdefault((market, self._width_s(name)), [])
@@ -271,7 +271,8 @@ class DataFolder:
         for name in self._names("funding/*.parquet"):
             into = shared if _is_shared(name) else own
             for market, part in self._table(name, ("ts", "funding_rate")).items():
-                into[market] = pl.concat([into[market], part]) if market in into else part
+                parts = [into[market], part] if market in into else [part]
+                into[market] = pl.concat(parts, how="vertical_relaxed")
         return own, shared
 
     def _names(self, pattern: str) -> list[str]:
@@ -284,14 +285,12 @@ class DataFolder:
         path = self.path / name
         if path not in self._read and path.is_file():
             have = _check(path, name, columns, any_of)
-            wanted = [c for c in (*KEYS, *columns, *any_of) if c in have]
-            table = pl.scan_parquet(path).rename(OTHER_NAMES, strict=False).select(wanted)
-            self._read[path] = self._split(
-                name,
-                _collect(
-                    table.filter(pl.col("ts").is_not_null()) if "ts" in wanted else table, name
-                ),
-            )
+            keys = [k for k in KEYS if k in have]
+            numbers = [c for c in (*columns, *any_of) if c in have and c != "ts"]
+            whole = [*keys, *(c for c in columns if c == "ts")]
+            table = pl.scan_parquet(path).rename(OTHER_NAMES, strict=False)
+            table = table.select(*keys, *([_utc(have["ts"])] if "ts" in columns else []), *numbers)
+            self._read[path] = self._split(name, _collect(table.drop_nulls(whole), name))
         return self._read.get(path, {})
 
     def _split(self, name: str, frame: pl.DataFrame) -> dict[Market, pl.DataFrame]:
@@ -339,8 +338,10 @@ def _market(name: str, named: dict[str, str]) -> Market:
     return _venue(name, named), context.WRAPPED.get(symbol, coin(symbol))
 
 
-def _check(path: Path, name: str, columns: tuple[str, ...], any_of: tuple[str, ...]) -> list[str]:
-    """The columns of a Parquet file under our names; BadInput where one that we need is missing."""
+def _check(
+    path: Path, name: str, columns: tuple[str, ...], any_of: tuple[str, ...]
+) -> dict[str, pl.DataType]:
+    """The columns of a Parquet file under our names; BadInput where one is missing or of no use."""
     try:
         have = {OTHER_NAMES.get(c, c): kind for c, kind in pl.read_parquet_schema(path).items()}
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -352,7 +353,17 @@ def _check(path: Path, name: str, columns: tuple[str, ...], any_of: tuple[str, .
         raise BadInput(name, f"it has no column {', '.join(missing)}", REMEDY)
     if "ts" in columns and not isinstance(have["ts"], pl.Datetime):
         raise BadInput(name, "its ts is not a date with a time", REMEDY)
-    return list(have)
+    words = [c for c in (*columns, *any_of) if c != "ts" and c in have and not have[c].is_numeric()]
+    if words:
+        raise BadInput(name, f"its {', '.join(words)} is not a number", REMEDY)
+    return have
+
+
+def _utc(kind: pl.DataType) -> pl.Expr:
+    """`ts` in UTC and ms, whatever a file has; a time without a zone is UTC."""
+    ts = pl.col("ts").dt.cast_time_unit("ms")
+    zone = kind.time_zone if isinstance(kind, pl.Datetime) else None
+    return ts.dt.replace_time_zone("UTC") if zone is None else ts.dt.convert_time_zone("UTC")
 
 
 def _collect(table: pl.LazyFrame, name: str) -> pl.DataFrame:
