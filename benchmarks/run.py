@@ -27,7 +27,16 @@ from rich.table import Table
 from benchmarks.measure import as_dict
 from fedtrade.errors import FedtradeError
 
-PARTS: Final = ("signing", "dpsgd", "bfv", "rounds", "simulation", "quote", "head_to_signed")
+PARTS: Final = (
+    "signing",
+    "dpsgd",
+    "bfv",
+    "rounds",
+    "simulation",
+    "quote",
+    "feeds",
+    "head_to_signed",
+)
 FIELDS: Final = ("name", "counterpart", "ours", "theirs", "unit", "ratio", "environment")
 UNITS: Final = {"ms", "us", "s", "/s", "B", "1"}
 
