@@ -51,6 +51,8 @@ contracts: contracts/node_modules/.ready ## build the contracts and export their
 	node contracts/tools/export
 
 bench: setup ## our figures beside their counterparts in one run -> out/bench.json
+	# Without its dependencies: it asks for a numpy below 2.3, which would take ours down, and works with ours.
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps 'hftbacktest>=2.4,<2.5'
 	$(BIN)/python -m benchmarks.run
 
 clean: ## remove what set-up and runs have made (not the package caches)

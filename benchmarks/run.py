@@ -34,6 +34,7 @@ PARTS: Final = (
     "rounds",
     "simulation",
     "quote",
+    "feeds",
     "head_to_signed",
     "features",
 )

@@ -23,6 +23,7 @@ import msgspec
 from fedtrade.errors import BadInput
 from fedtrade.market.book import Levels
 from fedtrade.market.feeds.events import (
+    UNREADABLE,
     Complained,
     Fetch,
     Liquidated,
@@ -202,7 +203,7 @@ class Binance:
             if frame.startswith(b"forceOrder", at):
                 return self._liquidated(_forced(frame).data.o, at_ns)
             reply = _reply(frame)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return self._lose_all(at_ns, "a message of the venue cannot be read")
         if bytes(reply.error):
             return [Complained(f"binance {self._product}", bytes(reply.error).decode()[:500])]
@@ -215,7 +216,7 @@ class Binance:
         try:
             snapshot = _snapshot(body)
             bids, asks = fetch.market.levels(snapshot.bids), fetch.market.levels(snapshot.asks)
-        except (msgspec.MsgspecError, OffGrid) as error:
+        except (*UNREADABLE, OffGrid) as error:
             return [line.replica.lose(at_ns, f"its snapshot cannot be read ({error})")]
         line.last, line.first = snapshot.lastUpdateId, None
         out: list[Out] = [line.replica.reset(at_ns, snapshot.T * _MS, bids, asks)]
@@ -238,7 +239,7 @@ class Binance:
             return [lost, *self._keep(line, diff, frame)]
         try:
             bids, asks = _sides(replica.market, frame)
-        except (msgspec.MsgspecError, OffGrid) as error:
+        except (*UNREADABLE, OffGrid) as error:
             return [replica.lose(at_ns, str(error)), *self._keep(line, diff, frame)]
         line.last, line.first = diff.u, diff.U
         moved = replica.move(at_ns, (diff.T or diff.E) * _MS, bids, asks)

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from fedtrade.market.feeds.events import Complained, Market, Out, Quoted, Send, Traded
+from fedtrade.market.feeds.events import UNREADABLE, Complained, Market, Out, Quoted, Send, Traded
 from fedtrade.market.feeds.lines import Lines
 
 TABLES: Final = ("orderBookL2", "trade", "quote")
@@ -89,7 +89,7 @@ class Bitmex:
                 return [out for each in _trades(message.data) for out in self._traded(each, at_ns)]
             if message.table == "quote" and message.action == "insert":
                 return [out for each in _quotes(message.data) for out in self._quoted(each, at_ns)]
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return self._lines.lose_all(at_ns, "a message of the venue cannot be read")
         return [Complained("bitmex", message.error[:500])] if message.error else []
 

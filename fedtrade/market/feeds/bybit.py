@@ -13,6 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from fedtrade.market.feeds.events import (
+    UNREADABLE,
     Complained,
     Liquidated,
     Marked,
@@ -110,7 +111,7 @@ class Bybit:
                 return self._ticked(head, _ticker(head.data), at_ns)
             if kind == "allLiquidation":
                 return [out for each in _trades(head.data) for out in self._forced(each, at_ns)]
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return self._lines.lose_all(at_ns, "a message of the venue cannot be read")
         return [] if head.success else [Complained("bybit", head.ret_msg[:500])]
 

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from fedtrade.market.feeds.events import (
+    UNREADABLE,
     Complained,
     Liquidated,
     Marked,
@@ -113,7 +114,7 @@ class Deribit:
                 return [out for trade in _trades(data) for out in self._traded(trade, at_ns)]
             if kind == "ticker":
                 return self._ticked(_ticker(data), at_ns)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return self._lines.lose_all(at_ns, "a message of the venue cannot be read")
         return []
 

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from fedtrade.market.feeds.events import Complained, Marked, Market, Out, Send, Traded
+from fedtrade.market.feeds.events import UNREADABLE, Complained, Marked, Market, Out, Send, Traded
 from fedtrade.market.feeds.lines import Lines, Pairs
 
 Version = Literal["v3", "v4"]
@@ -128,7 +128,7 @@ class Dydx:
             if self._due is not None and number < self._due and number not in self._missing:
                 return []  # told before
             return [*self._number(message, at_ns), *self._told(message, at_ns)]
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return self._unread(frame, at_ns)
 
     def _unread(self, frame: bytes, at_ns: int) -> list[Out]:

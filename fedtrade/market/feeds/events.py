@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from fedtrade.errors import BadInput, Refusal
 from fedtrade.market.book import NO_LEVELS, Levels
 
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What reading a venue's message may raise: it is no JSON, no text, or nested without end."""
 UNITS_MAX: Final = 2**46
 """Largest price or size in units: below it a float of a venue's decimal text rounds to one integer."""
 _OFF_GRID: Final = 1 / 64

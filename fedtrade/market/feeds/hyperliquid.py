@@ -11,7 +11,16 @@ from typing import Final, Literal
 
 import msgspec
 
-from fedtrade.market.feeds.events import Complained, Marked, Market, Out, Quoted, Send, Traded
+from fedtrade.market.feeds.events import (
+    UNREADABLE,
+    Complained,
+    Marked,
+    Market,
+    Out,
+    Quoted,
+    Send,
+    Traded,
+)
 from fedtrade.market.feeds.lines import Lines
 
 _MS: Final = 1_000_000
@@ -98,7 +107,7 @@ class Hyperliquid:
                 return self._quoted(_best(message.data), at_ns)
             if message.channel == "activeAssetCtx":
                 return self._marked(_active(message.data), at_ns)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return self._lines.lose_all(at_ns, "a message of the venue cannot be read")
         if message.channel == "error":
             return [Complained("hyperliquid", bytes(message.data).decode()[:500])]

@@ -11,6 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from fedtrade.market.feeds.events import (
+    UNREADABLE,
     Complained,
     Liquidated,
     Marked,
@@ -79,7 +80,7 @@ class KrakenFutures:
         """A message of the venue. What cannot be read may have been any book's, so all are lost."""
         try:
             told = _message(frame)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return self._lines.lose_all(at_ns, "a message of the venue cannot be read")
         if told.event:
             wrong = told.event in ("error", "alert", "subscribed_failed")

@@ -11,7 +11,16 @@ from typing import Final, Literal
 
 import msgspec
 
-from fedtrade.market.feeds.events import Complained, Liquidated, Marked, Market, Out, Send, Traded
+from fedtrade.market.feeds.events import (
+    UNREADABLE,
+    Complained,
+    Liquidated,
+    Marked,
+    Market,
+    Out,
+    Send,
+    Traded,
+)
 from fedtrade.market.feeds.lines import Lines
 
 _MS: Final = 1_000_000
@@ -80,7 +89,7 @@ class Lighter:
         """A message of the venue. What cannot be read may have been any book's, so all are lost."""
         try:
             message = _message(frame)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return self._lines.lose_all(at_ns, "a message of the venue cannot be read")
         if message.type == "ping":
             return [PONG]

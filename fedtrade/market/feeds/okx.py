@@ -17,7 +17,16 @@ from zlib import crc32
 
 import msgspec
 
-from fedtrade.market.feeds.events import Complained, Marked, Market, Out, Quoted, Send, Traded
+from fedtrade.market.feeds.events import (
+    UNREADABLE,
+    Complained,
+    Marked,
+    Market,
+    Out,
+    Quoted,
+    Send,
+    Traded,
+)
 from fedtrade.market.feeds.lines import Lines
 
 _MS: Final = 1_000_000
@@ -132,7 +141,7 @@ class Okx:
                 return self._ticked(symbol, _tickers(message.data), at_ns)
             if channel in STATES:
                 return self._marked(symbol, _states(message.data), at_ns)
-        except (msgspec.MsgspecError, ValueError):
+        except (*UNREADABLE, ValueError):
             return self._lines.lose_all(at_ns, "a message of the venue cannot be read")
         return []
 

@@ -24,7 +24,7 @@ import msgspec
 import zstandard
 
 from fedtrade.errors import BadInput, Refusal
-from fedtrade.market.feeds.events import Market
+from fedtrade.market.feeds.events import UNREADABLE, Market
 
 FORMAT: Final = 2
 LINE_MAX: Final = 32 * 1024 * 1024
@@ -33,6 +33,8 @@ FLUSH_AT: Final = 256 * 1024
 """Bytes that a writer keeps at most before it writes them."""
 _READ: Final = 256 * 1024
 _NS: Final = 1_000_000_000
+_SECONDS_MAX: Final = 2**33
+"""Of any receive time; a line may say 1e999999999."""
 
 Kind = Literal["header", "connect", "send", "recv", "http"]
 
@@ -108,10 +110,10 @@ class Recording:
             told = _line(line)
             if told.t == "header":
                 self.header = _header(line)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise RecordingUnreadable(self._name, number, str(error)) from error
         kind: Kind = "recv" if told.t == "ws" else told.t
-        if kind == "recv" and not told.data:
+        if (kind == "recv" and not told.data) or not 0 <= told.ts < _SECONDS_MAX:
             return None
         at_ns = int(told.ts * _NS)
         return Entry(kind, at_ns, told.conn, told.data.encode(), told.url or told.addr)
@@ -129,7 +131,7 @@ class Recording:
             if len(begun) > LINE_MAX:
                 raise RecordingUnreadable(self._name, number + 1, f"it is over {LINE_MAX} bytes")
         if begun and not self._ended(begun):
-            self.torn = (
+            self.torn = self.torn or (
                 f"{self._name}: its last line has no end ({len(begun)} bytes): the recording was cut "
                 "off there. It is left out."
             )
@@ -140,22 +142,23 @@ class Recording:
         """Whether a last line without a line's end is whole all the same, as editors leave it."""
         try:
             msgspec.json.decode(last.partition(b" ")[2] if last[:1].isdigit() else last)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return False
         return True
 
     def _blocks(self) -> Iterator[bytes]:
         first = self._file.read(len(zstandard.FRAME_HEADER))
         rest = _Behind(first, self._file)
-        reader: _Behind | zstandard.ZstdDecompressionReader = rest
+        read = rest.read
         if first == zstandard.FRAME_HEADER:
             reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(
                 rest,  # type: ignore[arg-type]
                 read_across_frames=True,
             )
+            read = reader.read1  # gives what is unpacked before it says what cannot be
         while True:
             try:
-                block = reader.read(_READ)
+                block = read(_READ)
             except zstandard.ZstdError as error:
                 self.torn = f"{self._name}: it cannot be unpacked any further ({error})."
                 return

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from fedtrade.errors import BadInput
-from fedtrade.market.feeds.events import BookLost, Complained, Fetch, Out, Said
+from fedtrade.market.feeds.events import UNREADABLE, BookLost, Complained, Fetch, Out, Said
 from fedtrade.market.feeds.recording import Entry, Recording
 from fedtrade.market.feeds.venues import Feed, Fetching, markets_of, venue_of
 
@@ -125,7 +125,7 @@ def about(frame: bytes) -> str:
     """What a message is about, in a word or two, whatever the venue."""
     try:
         told = msgspec.json.decode(frame)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return "no JSON"
     if not isinstance(told, dict):
         return "no object"

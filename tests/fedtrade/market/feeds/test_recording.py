@@ -17,6 +17,8 @@ from fedtrade.market.feeds.recording import (
     RecordingUnreadable,
     whole_until,
 )
+from fedtrade.market.feeds.replaying import replay
+from fedtrade.market.feeds.venues import VENUES
 
 MARKET = Market("test", "BTCUSDT", 1, 3)
 ENTRIES = st.lists(
@@ -30,6 +32,11 @@ ENTRIES = st.lists(
     ).map(lambda e: Entry(e.kind, e.at_ns, e.connection, b"", e.url) if e.kind == "connect" else e),
     max_size=30,
 )
+
+
+def lines(entries):
+    with zstandard.open(io.BytesIO(written(entries)), "rb") as packed:
+        return packed.read()
 
 
 def written(entries, flush_every=5):
@@ -110,3 +117,55 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(monkeypatch):
     bomb = zstandard.compress(b" " * 300_000_000)
     with pytest.raises(RecordingUnreadable, match="over 1000000 bytes"):
         list(Recording(io.BytesIO(bomb)))
+
+
+@given(
+    st.one_of(st.binary(max_size=200), ENTRIES.map(written)),
+    st.integers(0, 10_000),
+    st.integers(0, 255),
+)
+def test_any_bytes_are_read_or_refused_by_name(data, place, byte):
+    """Also a recording of which one byte was changed."""
+    hurt = bytearray(data)
+    if hurt:
+        hurt[place % len(hurt)] = byte
+    for each in (bytes(hurt), zstandard.compress(bytes(hurt))):
+        try:
+            for entry in Recording(io.BytesIO(each)):
+                assert isinstance(entry, Entry)
+        except RecordingUnreadable:
+            continue
+
+
+@given(st.sampled_from(sorted(VENUES)), st.binary(max_size=60))
+def test_no_bytes_of_a_venue_break_a_feed(venue, frame):
+    feed = VENUES[venue].feed([Market(venue, "BTCUSDT")])
+    feed.connected(0)
+    for each in (
+        frame,
+        b'{"stream":"btcusdt@depth"' + frame,
+        b"[" + frame,
+        b'{"data":' + frame + b"}",
+    ):
+        feed.received(each, 0)
+    replay([Entry("recv", 1, "ws", frame)], feed)
+
+
+@pytest.mark.parametrize("venue", sorted(VENUES))
+def test_what_is_no_text_or_nested_without_end_loses_books_and_raises_nothing(venue):
+    feed = VENUES[venue].feed([Market(venue, "BTCUSDT")])
+    for wrong in (b"\x80", b"[" * 100_000):
+        for key in (
+            b"stream",
+            b"topic",
+            b"channel",
+            b"type",
+            b"table",
+            b"feed",
+            b"method",
+            b"data",
+        ):
+            for text in (b'"' + wrong + b'"', wrong):
+                assert feed.received(b'{"' + key + b'":' + text + b',"x":1}', 0) == []
+            feed.received(b'{"stream":"btcusdt@depth","data":{"s":"' + wrong + b'"}}', 0)
+    replay([Entry("recv", 1, "ws", b"[" * 100_000)], feed)
