@@ -270,7 +270,7 @@ class FeatureStream:
             [
                 float(parkinson_variance(high, low)),
                 sum(b.notional_usd for b in inside),
-                float(_asymmetry(*(np.float64(x) for x in (high, low, inside[0].open)))),
+                float(_asymmetry(np.asarray(high), np.asarray(low), np.asarray(inside[0].open))),
             ]
         )
         before = self._count - (len(inside) - 1) - 1
