@@ -1,7 +1,8 @@
 """How well the next hour's variance is forecast, beside HAR, GARCH and boosted trees; with and
 without privacy. The table of docs/forecasts.md.
 
-    python -m benchmarks.forecasts --data ../shared/data --out out/forecasts.json [--part public]
+    python -m benchmarks.forecasts --data ../shared/data --part public  --out out/forecasts.json
+    python -m benchmarks.forecasts --data ../shared/data --part private --out out/private.json
 
 Trained on what ended before 2025-01-01, judged on what began after it, all symbols of
 `perp_ohlcv/binance_usdm_1h.parquet`. R² is Campbell and Thompson's (2008): one less the squared
@@ -13,9 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from fedtrade.learning.features import (
 from fedtrade.learning.network import predict
 from fedtrade.learning.optimiser import Adam
 from fedtrade.learning.tables import HOUR_S, Candles
-from fedtrade.learning.training import TrainingSettings, join, train
+from fedtrade.learning.training import DEMO_HIDDEN, TrainingSettings, join, train
 from fedtrade.learning.windows import HEADS, MarketTable, PositionBatch, position_windows
 from fedtrade.privacy import accounting
 from fedtrade.simulation.positions import SimulatedMember, StyleName, simulate_positions
@@ -54,9 +54,9 @@ CANDLE_COLUMNS = 18
 DELTA = 1e-6
 EPSILON = 4.0
 PRIVATE = TrainingSettings(
-    rounds=300, sampling_rate=0.02, clip_norm=1.0, optimiser=Adam(learning_rate=3e-3)
+    rounds=100, sampling_rate=0.05, clip_norm=1.0, optimiser=Adam(learning_rate=1e-2)
 )
-BOOKS = 60
+BOOKS = 20
 """Simulated books of 1,500 to 2,500 positions each."""
 STYLES: tuple[StyleName, ...] = ("market_maker", "directional", "hedger", "momentum")
 
@@ -90,16 +90,19 @@ def har(train_on: MarketTable, rows: Floats) -> tuple[Floats, float]:
     return design(rows) @ weights, float(np.log(np.exp(target - before @ weights).mean()))
 
 
-def garch(candles: Candles, train_on: MarketTable, late: MarketTable) -> tuple[Floats, float]:
+def garch(
+    candles: Candles, train_on: MarketTable, late: MarketTable, cut_s: int
+) -> tuple[Floats, float]:
     """GARCH(1,1) on hourly returns, refitted each quarter on all that ended before it.
 
-    E[log v] is log of its variance plus the mean difference before 2025.
+    E[log v] is log of its variance plus the mean difference before the cut.
     """
     close = np.log(candles.close)
     whole = np.diff(candles.start_s) == HOUR_S
     returns = np.where(whole, np.diff(close), 0.0) * 100.0  # never across a gap
     end_s = candles.end_s[1:]
-    starts = [int(datetime(2025, m, 1, tzinfo=UTC).timestamp()) for m in (1, 4, 7)]
+    year = datetime.fromtimestamp(cut_s, UTC).year
+    starts = [int(datetime(year, m, 1, tzinfo=UTC).timestamp()) for m in (1, 4, 7, 10)]
     log_h = np.full(len(returns), np.nan)
     for i, start_s in enumerate(starts):
         past = returns[end_s <= start_s]
@@ -205,11 +208,21 @@ def judge(
     return found
 
 
-def run(data: Path, year: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Everything for one test year."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """One test year: candles, and the tables before and after the cut."""
+
+    cut_s: int
+    market: dict[str, Candles]
+    before: dict[str, MarketTable]
+    late: dict[str, MarketTable]
+    """Of the symbols that have hours after the cut."""
+
+
+def split(data: Path, year: int) -> Split:
+    """The tables of one test year; a symbol may have ended before it."""
     cut_s, until_s = (int(datetime(y, 1, 1, tzinfo=UTC).timestamp()) for y in (year, year + 1))
     market = load(data)
-    before = {s: table_of(c, cut_s) for s, c in market.items()}
     late = {}
     for s, c in market.items():
         whole = table_of(c, until_s)
@@ -217,6 +230,12 @@ def run(data: Path, year: int, say: Callable[[str], None]) -> dict[str, Any]:
         if shown.any():
             names = ("end_s", "features", "targets", "close", "mean_notional")
             late[s] = replace(whole, **{n: getattr(whole, n)[shown] for n in names})
+    return Split(cut_s, market, {s: table_of(c, cut_s) for s, c in market.items()}, late)
+
+
+def public_part(parts: Split) -> dict[str, Any]:
+    """Baselines, and networks trained on the public candles."""
+    before, late = parts.before, parts.late
     rows = np.concatenate([t.features for t in before.values()])
     target = np.concatenate([t.targets[:, 0] for t in before.values()])
     forecasts: dict[str, dict[str, tuple[Floats, float]]] = {"HAR": {}, "LightGBM": {}}
@@ -225,34 +244,32 @@ def run(data: Path, year: int, say: Callable[[str], None]) -> dict[str, Any]:
         forecasts["HAR"][s] = har(before[s], table.features)
         columns = table.features[:, :CANDLE_COLUMNS].astype(np.float32)
         forecasts["LightGBM"][s] = (booster.predict(columns, num_threads=1), shift)
-    if year == 2025:
-        forecasts["GARCH"] = {s: garch(market[s], before[s], late[s]) for s in late}
-    say("baselines are fitted")
+    forecasts["GARCH"] = {s: garch(parts.market[s], before[s], late[s], parts.cut_s) for s in late}
     shape = NetworkShape(inputs=len(FEATURES), hidden=HIDDEN, outputs=len(HEADS))
     fixed = baseline.fixed_arrays(tuple(before.values()))
-    starts = {seed: baseline.initial_arrays(shape, seed, fixed) for seed in SEEDS}
     public = public_batch(before)
-    models = {seed: fit(starts[seed], public, seed) for seed in SEEDS}
-    say("public networks are trained")
-    for seed in SEEDS:
-        forecasts[f"network, seed {seed}"] = _told([models[seed]], public, late)
+    models = {s: fit(baseline.initial_arrays(shape, s, fixed), public, s) for s in SEEDS}
+    for seed, model in models.items():
+        forecasts[f"network, seed {seed}"] = _told([model], public, late)
     forecasts["network"] = _told(list(models.values()), public, late)
-    say(json.dumps({s: judge(late, before, forecasts)["r2"]["network"][s] for s in late}))
-    held = books(market, before, cut_s)
-    size = len(flatten(starts[SEEDS[0]]))
-    z = noise_for(EPSILON, size, PRIVATE)
-    say(f"{held.count} positions, noise {z:.3f}")
-    draw = np.random.Generator(np.random.PCG64(11))
-    for name, noise in (("positions, no noise", 0.0), ("positions, ε = 4", z)):
-        model = train(starts[1], held, replace(PRIVATE, noise_multiplier=noise), draw)
-        forecasts[name] = _told([model], public, late)
-        say(name)
-    return {
-        "year": year,
-        "positions": held.count,
-        "noise_multiplier": z,
-        **judge(late, before, forecasts),
-    }
+    return judge(late, before, forecasts)
+
+
+def private_part(parts: Split) -> dict[str, Any]:
+    """A network trained from HAR on simulated positions, with noise and without it."""
+    held = books(parts.market, parts.before, parts.cut_s)
+    shape = NetworkShape(inputs=len(FEATURES), hidden=DEMO_HIDDEN, outputs=len(HEADS))
+    fixed = baseline.fixed_arrays(tuple(parts.before.values()))
+    start = baseline.initial_arrays(shape, 1, fixed)
+    z = noise_for(EPSILON, len(flatten(start)), PRIVATE)
+    public = public_batch(parts.before)
+    forecasts = {}
+    for name, noise in (("network", 0.0), ("network, ε = 4", z)):
+        draw = np.random.Generator(np.random.PCG64(3))
+        model = train(start, held, replace(PRIVATE, noise_multiplier=noise), draw)
+        forecasts[name] = _told([model], public, parts.late)
+    judged = judge(parts.late, parts.before, forecasts)
+    return {"positions": held.count, "noise_multiplier": z, **judged}
 
 
 def _told(
@@ -272,9 +289,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("out/forecasts.json"))
+    parser.add_argument("--part", choices=("public", "private"), default="public")
     parser.add_argument("--year", type=int, default=2025)
     asked = parser.parse_args()
-    found = run(asked.data, asked.year, lambda text: print(text, file=sys.stderr, flush=True))
+    part = {"public": public_part, "private": private_part}[asked.part]
+    found = part(split(asked.data, asked.year))
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
     return 0

@@ -38,6 +38,7 @@ _PERIOD_H = np.array([24, 168, 168, 168, 168])
 _KEEP = 0.5 ** (1.0 / np.array([28.0, 4.0, 10.0, 26.0, 10.0]))
 _SHRINK = 0.15
 """Weight of "no rhythm": two to four observations of an hour of the week outweigh it."""
+_WINDOWS = (1, 2, 3, 6, 12, 24, 48, 72, 168)
 _SMOOTH = 0.5 ** (np.arange(MEMORY_H)[:, None] / np.array([2.0, 6.0, 18.0]))
 _SMOOTH /= _SMOOTH.sum(0)
 """Weights (168, 3) of exponential means with half-lives of 2, 6 and 18 h."""
@@ -67,26 +68,30 @@ def usual(profiles: Floats, which: int, start_s: float) -> float:
 
 
 @njit(cache=True)
+def means_of_logs(blocks: Floats, start: int, step: int, known: int) -> tuple[float, float]:
+    """Mean log variance and log notional of up to 168 blocks, newest first (see `fill_row`)."""
+    variance = notional = 0.0
+    for lag in range(known):
+        variance += blocks[start + step * lag, LOG_VARIANCE]
+        notional += blocks[start + step * lag, LOG_NOTIONAL]
+    return variance / max(known, 1), notional / max(known, 1)
+
+
+@njit(cache=True)
 def take_block(
-    blocks: Floats, start: int, step: int, known: int, end_s: int, block: Floats, profiles: Floats
+    known: int, means: tuple[float, float], end_s: int, block: Floats, profiles: Floats
 ) -> None:
     """Fill in a new block's surprises and, where it ends on the hour, move the profiles.
 
-    `blocks[start + step·l]` is the block l + 1 hours before it; `known` of them exist.
+    `means` are `means_of_logs` of the `known` blocks before it, an hour apart.
     """
     block[LOG_VARIANCE] = math.log(max(block[VARIANCE], VARIANCE_FLOOR))
     block[LOG_NOTIONAL] = math.log(max(block[NOTIONAL], NOTIONAL_FLOOR_USD))
-    known = min(known, MEMORY_H)
     if known == 0:
         block[SURPRISE] = block[VOLUME_SURPRISE] = 0.0
         return
-    variance = notional = 0.0
-    for lag in range(known):
-        at = start + step * lag
-        variance += blocks[at, LOG_VARIANCE]
-        notional += blocks[at, LOG_NOTIONAL]
-    variance = block[LOG_VARIANCE] - variance / known
-    notional = block[LOG_NOTIONAL] - notional / known
+    variance = block[LOG_VARIANCE] - means[0]
+    notional = block[LOG_NOTIONAL] - means[1]
     block[SURPRISE] = variance - usual(profiles, WEEK_10, end_s - HOUR_S)
     block[VOLUME_SURPRISE] = notional - usual(profiles, VOLUME_WEEK, end_s - HOUR_S)
     if end_s % HOUR_S == 0:
@@ -125,65 +130,61 @@ def lagged(ends: Floats, blocks: Floats, at_s: float, out: Floats) -> int:
 @njit(cache=True)
 def fill_row(
     blocks: Floats, start: int, step: int, end_s: int, profiles: Floats, row: Floats
-) -> None:
+) -> tuple[float, float]:
     """The features (51,) from 168 blocks, in the order of `features.CANDLE_FEATURES`.
 
-    `blocks[start + step·l]` is the block of l hours ago.
+    `blocks[start + step·l]` is the block of l hours ago. Gives their `means_of_logs`.
     """
     v = n = lv = ln = e = ne = 0.0
     s0 = s1 = s2 = 0.0
-    squares = up = down = 0.0
-    daily = 0.0
-    for lag in range(MEMORY_H):
-        at = start + step * lag
-        v += blocks[at, VARIANCE]
-        n += blocks[at, NOTIONAL]
-        log_v = blocks[at, LOG_VARIANCE]
-        lv += log_v
-        ln += blocks[at, LOG_NOTIONAL]
-        s0 += _SMOOTH[lag, 0] * log_v
-        s1 += _SMOOTH[lag, 1] * log_v
-        s2 += _SMOOTH[lag, 2] * log_v
-        if lag < 24:
+    begin = 0
+    for hours in _WINDOWS:
+        for lag in range(begin, hours):
+            at = start + step * lag
+            v += blocks[at, VARIANCE]
+            n += blocks[at, NOTIONAL]
+            log_v = blocks[at, LOG_VARIANCE]
+            lv += log_v
+            ln += blocks[at, LOG_NOTIONAL]
+            s0 += _SMOOTH[lag, 0] * log_v
+            s1 += _SMOOTH[lag, 1] * log_v
+            s2 += _SMOOTH[lag, 2] * log_v
             e += blocks[at, SURPRISE]
             ne += blocks[at, VOLUME_SURPRISE]
-            move = blocks[at, CLOSE] - blocks[at + step, CLOSE]
-            squares += move * move
-            if move > 0.0:
-                up += move * move
-            else:
-                down += move * move
-        hours = lag + 1
-        if hours > 24 and hours % 24 != 0:
-            continue
+        begin = hours
         if hours == 1:
-            row[0] = v
-            row[4] = n
-            row[42], row[48] = e, ne
+            row[0], row[4], row[42], row[48] = v, n, e, ne
         elif hours == 2:
             row[18], row[43] = v / 2, e / 2
         elif hours == 3:
-            row[19], row[44] = v / 3, e / 3
-            row[23], row[49] = n / 3, ne / 3
+            row[19], row[44], row[23], row[49] = v / 3, e / 3, n / 3, ne / 3
         elif hours == 6:
-            row[1], row[5] = v / 6, n / 6
-            row[25], row[33] = lv / 6, ln / 6
-            row[31] = squares / 6
+            row[1], row[5], row[25], row[33] = v / 6, n / 6, lv / 6, ln / 6
             row[45], row[50] = e / 6, ne / 6
         elif hours == 12:
             row[20], row[46] = v / 12, e / 12
         elif hours == 24:
-            row[2], row[6] = v / 24, n / 24
-            row[26], row[34] = lv / 24, ln / 24
+            row[2], row[6], row[26], row[34] = v / 24, n / 24, lv / 24, ln / 24
             row[47] = e / 24
         elif hours == 48:
             row[21] = v / 48
         elif hours == 72:
             row[22], row[24] = v / 72, n / 72
-        if hours % 24 == 0:
-            daily += log_v
-            if hours == 24:
-                row[35] = log_v
+    squares = up = down = 0.0
+    for lag in range(24):
+        at = start + step * lag
+        move = blocks[at, CLOSE] - blocks[at + step, CLOSE]
+        squares += move * move
+        if move > 0.0:
+            up += move * move
+        else:
+            down += move * move
+        if lag == 5:
+            row[31] = squares / 6
+    daily = 0.0
+    for day in range(1, 8):
+        daily += blocks[start + step * (24 * day - 1), LOG_VARIANCE]
+    row[35] = blocks[start + step * 23, LOG_VARIANCE]
     v, n, lv, ln = v / MEMORY_H, n / MEMORY_H, lv / MEMORY_H, ln / MEMORY_H
     level = math.log(max(v, VARIANCE_FLOOR))
     v1 = math.log(max(row[0], VARIANCE_FLOOR))
@@ -209,6 +210,7 @@ def fill_row(
     row[35], row[36] = row[35] - level, daily / 7.0 - level
     for which in range(5):
         row[37 + which] = usual(profiles, which, end_s)
+    return lv, ln
 
 
 @njit(cache=True)
@@ -229,8 +231,11 @@ def _clock(end_s: int, row: Floats) -> None:
 @njit(cache=True)
 def rows_of(first_end_s: int, blocks: Floats, profiles: Floats, rows: Floats) -> None:
     """Rows (N − 167, ≥ 51) of N contiguous hours; fills in the surprises, moves the profiles."""
+    means = (0.0, 0.0)
     for t in range(len(blocks)):
         end_s = first_end_s + t * HOUR_S
-        take_block(blocks, t - 1, -1, t, end_s, blocks[t], profiles)
+        if t < MEMORY_H:
+            means = means_of_logs(blocks, t - 1, -1, t)
+        take_block(min(t, MEMORY_H), means, end_s, blocks[t], profiles)
         if t >= MEMORY_H - 1:
-            fill_row(blocks, t, -1, end_s, profiles, rows[t - MEMORY_H + 1])
+            means = fill_row(blocks, t, -1, end_s, profiles, rows[t - MEMORY_H + 1])

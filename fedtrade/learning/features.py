@@ -270,7 +270,7 @@ class FeatureStream:
             [
                 float(parkinson_variance(high, low)),
                 sum(b.notional_usd for b in inside),
-                float(_asymmetry(*(np.array([x]) for x in (high, low, inside[0].open)))[0]),
+                float(_asymmetry(np.asarray(high), np.asarray(low), np.asarray(inside[0].open))),
             ]
         )
         before = self._count - (len(inside) - 1) - 1
@@ -281,7 +281,8 @@ class FeatureStream:
         block[_PRORATED] = piece
         block[blocks.CLOSE] = math.log(inside[-1].close)
         known = self._look_back(end_s - HOUR_S)
-        blocks.take_block(self._lags, 0, 1, known, end_s, block, self._profiles)
+        means = blocks.means_of_logs(self._lags, 0, 1, known)
+        blocks.take_block(known, means, end_s, block, self._profiles)
         return block
 
     def _append(self, end_s: int, block: Floats) -> None:
