@@ -243,11 +243,17 @@ def _choose(
 
 def check_features(artifact: Artifact) -> None:
     """Refuse a model whose inputs this version cannot compute, and say which."""
-    unknown = [name for name in artifact.manifest.features if name not in FEATURES]
+    own = artifact.manifest.features
+    unknown = [name for name in own if name not in FEATURES]
     if unknown:
         raise ArtifactInvalid(
             f"it wants {len(unknown)} features that this version cannot compute "
             f"({', '.join(unknown[:4])}); evaluate it with the version that made it"
+        )
+    if own != FEATURES:
+        raise ArtifactInvalid(
+            f"it was made for {len(own)} features in an order of their own, and this version computes "
+            f"{len(FEATURES)}; evaluate it with the version that made it"
         )
 
 

@@ -209,10 +209,18 @@ def test_an_empty_folder_and_an_unreadable_file_are_named(tmp_path: Path) -> Non
         evaluate_folder(MODEL, tmp_path, CUT_S, EVER_S)
 
 
-def test_a_model_with_features_of_another_version_is_refused(plain: Path) -> None:
-    names = ("moon_phase", *MODEL.manifest.features[1:])
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (("moon_phase", *MODEL.manifest.features[1:]), "cannot compute .moon_phase"),
+        (MODEL.manifest.features[::-1], "an order of their own"),
+    ],
+)
+def test_a_model_with_features_of_another_version_is_refused(
+    plain: Path, names: tuple[str, ...], sentence: str
+) -> None:
     data = pack(MODEL.arrays, MODEL.manifest.model_copy(update={"features": names}))
-    with pytest.raises(ArtifactInvalid, match="moon_phase"):
+    with pytest.raises(ArtifactInvalid, match=sentence):
         evaluate_folder(load(data, sha256_of(data)), plain, CUT_S, EVER_S)
 
 
