@@ -199,7 +199,9 @@ def judge(
         if name != "network":
             statistic, p = evaluation.diebold_mariano(network, pooled, end_s)
             found["against_network"][name] = {
-                "better_qlike": sum(losses["network"][s].mean() < own[s].mean() for s in symbols),
+                "better_qlike": sum(
+                    bool(losses["network"][s].mean() < own[s].mean()) for s in symbols
+                ),
                 "better_r2": sum(r2["network"][s] > r2[name][s] for s in symbols),
                 "symbols": len(symbols),
                 "dm": statistic,
