@@ -35,7 +35,7 @@ import msgspec
 import numpy as np
 import picows
 
-from benchmarks.measure import Row, alternate, row
+from benchmarks.measure import DataAbsent, Row, alternate, row
 from clients.feed import FeedLine
 from fedtrade.errors import Fault
 from fedtrade.market.book import Book, Levels
@@ -67,10 +67,10 @@ class Scene:
 
 
 def scene(name: str, product: str, symbol: str) -> Scene:
-    """Read a recording. Raises Fault where it is not there."""
+    """Read a recording. Raises DataAbsent."""
     path = FOLDER / f"{name}.jsonl.zst"
     if not path.is_file():
-        raise Fault(f"{path.name} is not in {FOLDER}. Put the recorded frames there.")
+        raise DataAbsent(path)
     with path.open("rb") as file:
         entries = list(Recording(file, name))
     frames = [each.data for each in entries if each.kind == "recv"][:FRAMES]
@@ -79,7 +79,7 @@ def scene(name: str, product: str, symbol: str) -> Scene:
 
 
 def rows() -> list[Row]:
-    """Measure all; raises Fault where recordings or counterparts are missing."""
+    """Measure all; raises DataAbsent, and Fault where a counterpart is missing."""
     return [_book_updates(scene(*APPLIED)), *_sockets()]
 
 

@@ -19,8 +19,18 @@ from statistics import median
 from time import process_time
 from typing import Any, Literal
 
+from fedtrade.errors import Fault
+
 Unit = Literal["ms", "us", "s", "/s", "B", "1"]
 PER_SECOND: Mapping[str, float] = {"s": 1.0, "ms": 1e3, "us": 1e6}
+
+
+class DataAbsent(Fault):
+    """The research data pack, or a file of it, is not beside the checkout."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path.name} is not in {path.parent}. Put the recorded data there.")
+        self.path = path
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,29 @@ for name, rows in (("good", lambda: [row("a", "b", 1.0, 2.0, "ms")]), ("bad", fa
     sys.modules["benchmarks." + name] = types.SimpleNamespace(rows=rows)
 found, left_out = collect(["bad", "good"], Console(quiet=True))
 assert [r["name"] for r in found] == ["a"]
-assert left_out == {"bad": "no node here"}
+assert {part: why.message for part, why in left_out.items()} == {"bad": "no node here"}
 """
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
+
+
+def test_only_data_that_is_no_part_of_the_project_may_be_missing(tmp_path):
+    code = f"""
+import sys, types
+from pathlib import Path
+from benchmarks import run
+from benchmarks.measure import DataAbsent
+from fedtrade.errors import Fault
+def absent():
+    raise DataAbsent(Path("shared/frames"))
+def fails():
+    raise Fault("no node here")
+sys.modules["benchmarks.signing"] = types.SimpleNamespace(rows=absent)
+sys.modules["benchmarks.bfv"] = types.SimpleNamespace(rows=fails)
+out = ["--out", {str(tmp_path / "bench.json")!r}]
+assert run.main(["signing", *out]) == 0
+assert run.main(["signing", "bfv", *out]) == 1
+"""
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("benchmarks.signing was left out: frames is not in shared") == 2
