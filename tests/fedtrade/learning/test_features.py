@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from fedtrade.errors import BadInput
 from fedtrade.learning.features import (
+    CANDLE_FEATURES,
     CONTEXT,
     FEATURES,
     MEMORY_H,
@@ -343,3 +346,77 @@ def test_the_rhythm_outlives_a_gap_and_nothing_else_does() -> None:
     assert {
         n for n in touched if not n.startswith(("usual", "surprise", "volume_surprise"))
     } == set()
+
+
+def by_definition(candles: Candles) -> dict[str, float]:
+    """The last row of hourly candles, each column from the words of its name: plain, and slow."""
+    h, w = np.arange(len(candles.start_s)), np.log(candles.close)
+    variance = np.log(candles.high / candles.low) ** 2 / (4 * math.log(2))
+    log_v, log_n = np.log(variance), np.log(candles.notional_usd)
+    level = math.log(variance[-168:].mean())
+    found: dict[str, float] = {"log_variance_168h": level}
+    for short, long in ((1, 6), (6, 24), (24, 168)):
+        ratio = variance[-short:].mean() / variance[-long:].mean()
+        found[f"log_variance_{short}h_over_{long}h"] = math.log(ratio)
+    for n in (2, 3, 12, 48, 72):
+        found[f"log_variance_{n}h_over_168h"] = math.log(variance[-n:].mean()) - level
+    for n in (1, 3, 6, 24, 72):
+        notional = candles.notional_usd
+        found[f"log_volume_{n}h"] = math.log(notional[-n:].mean() / notional[-168:].mean())
+    for n in (1, 6, 24):
+        found[f"return_{n}h"] = (w[-1] - w[-1 - n]) / math.sqrt(n * variance[-168:].mean())
+    for n in (6, 24, 168):
+        found[f"mean_log_variance_{n}h"] = log_v[-n:].mean() - level
+    for n in (6, 24):
+        found[f"mean_log_volume_{n}h"] = log_n[-n:].mean() - log_n[-168:].mean()
+    for n in (2, 6, 18):
+        weights = 0.5 ** (np.arange(168) / n)
+        found[f"smooth_log_variance_{n}h"] = weights @ log_v[:-169:-1] / weights.sum() - level
+    squares = np.diff(w) ** 2
+    found["squared_return_6h"] = math.log(squares[-6:].mean()) - level
+    signs = np.sign(np.diff(w))[-24:]
+    found["semivariance_24h"] = -(signs @ squares[-24:]) / squares[-24:].sum()
+    found["same_hour_1d"] = log_v[-24] - level
+    found["same_hour_7d"] = log_v[[-24 * day for day in range(1, 8)]].mean() - level
+    up, down = np.log(candles.high / candles.open)[-1], np.log(candles.open / candles.low)[-1]
+    found["range_asymmetry_1h"] = (up - down) / (up + down)
+    end_s = int(candles.end_s[-1])
+    for name, period_s in (("hour", 86_400), ("half_day", 43_200), ("week", 604_800)):
+        angle = 2 * math.pi * (end_s + 1800) / period_s
+        found[f"{name}_sin"], found[f"{name}_cos"] = math.sin(angle), math.cos(angle)
+    found["weekend"] = float(datetime.fromtimestamp(end_s, UTC).weekday() >= 5)
+
+    def rhythm(series: NDArray[np.float64], hours: int, half_life: float) -> list[float]:
+        """What was usual before each hour, and for the hour after the last."""
+        sums, usual, keep = np.zeros((hours, 2)), [], 0.5 ** (1 / half_life)
+        for t in h:
+            slot = sums[(candles.start_s[t] // 3600) % hours]
+            usual.append(slot[0] / (slot[1] + 0.15))
+            if t:
+                away = series[t] - series[max(0, t - 168) : t].mean()
+                slot[:] = keep * slot + (1 - keep) * np.array([away, 1.0])
+        slot = sums[(end_s // 3600) % hours]
+        return [*usual, slot[0] / (slot[1] + 0.15)]
+
+    for name, hours, life in (("day", 24, 28), ("4w", 168, 4), ("10w", 168, 10), ("26w", 168, 26)):
+        found[f"usual_{name}"] = rhythm(log_v, hours, life)[-1]
+    found["usual_volume"] = rhythm(log_n, 168, 10)[-1]
+    for name, series, spans in (
+        ("surprise", log_v, (1, 2, 3, 6, 12, 24)),
+        ("volume_surprise", log_n, (1, 3, 6)),
+    ):
+        usual = rhythm(series, 168, 10)
+        left = [series[t] - series[max(0, t - 168) : t].mean() - usual[t] for t in h[1:]]
+        for n in spans:
+            found[f"{name}_{n}h"] = float(np.mean(left[-n:]))
+    return found
+
+
+def test_each_column_is_what_its_name_says() -> None:
+    told = random_candles(5, 700)
+    end_s, rows = public_rows(told, with_context=False)
+    assert end_s[-1] == told.end_s[-1]
+    wanted = by_definition(told)
+    assert set(wanted) == set(CANDLE_FEATURES)
+    for name, value in wanted.items():
+        assert rows[-1, PUBLIC_FEATURES.index(name)] == pytest.approx(value, abs=1e-9), name
