@@ -10,17 +10,28 @@ ledger, as a spend of the held-out positions; since no position is in both pools
 the larger of the two and not their sum (parallel composition).
 
 With fewer than JUDGED_MIN held-out positions the noise would decide, so the member does not judge.
+
+Before that, and whatever it holds, it puts the model and the features that it was itself trained on
+through the leak gate (`fedtrade.learning.leaks`): on the public candles of all markets that it has,
+those where it holds nothing included, so the verdict tells nothing of its positions and costs nothing.
 """
 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedtrade.artifact import Artifact
 from fedtrade.errors import Refusal
+from fedtrade.learning import leaks
+from fedtrade.learning.features import neutral_rows
+from fedtrade.learning.perceptron import predict
+from fedtrade.learning.tables import Candles
+from fedtrade.learning.windows import MarketTable, market_table
 from fedtrade.parameters import SCALE
 from fedtrade.privacy.accounting import Spend
 from fedtrade.privacy.mechanism import noise, noise_variance
@@ -47,6 +58,48 @@ class ModelWorse(Refusal):
             "has poisoned the release: open a new one with the norm check and buckets on"
         )
         self.artifact_sha256 = artifact_sha256
+
+
+class SeesAhead(Refusal):
+    """A model, or features that it was trained on, that know of the hours that it forecasts."""
+
+    def __init__(self, artifact_sha256: str, failed: Sequence[leaks.Finding]) -> None:
+        first = failed[0]
+        super().__init__(
+            f"model {artifact_sha256} or the features under it have seen what they forecast "
+            f"({first.check} check of {first.subject}: {first.detail}"
+            + (f"; and {len(failed) - 1} more)" if len(failed) > 1 else ")")
+            + ". It is not signed. If no other member finds this, look for it in your own candles and "
+            "version; else a new release has to begin with features that are mended"
+        )
+        self.artifact_sha256 = artifact_sha256
+        self.failed = tuple(failed)
+
+
+def pass_leak_gate(candles: Mapping[tuple[str, str], Candles], artifact: Artifact) -> None:
+    """Refuse a model that has seen ahead in any market of public `candles`. Raises SeesAhead.
+
+    The features are those of a member's windows. Too few hours to tell pass (`leaks.LEAST_ROWS`).
+    """
+    findings: list[leaks.Finding] = []
+    for (venue, symbol), known in sorted(candles.items()):
+        if not len(known.start_s):
+            continue
+        table = _table(known)
+        log_variance = predict(artifact.arrays, neutral_rows(table.features))[:, 0]
+        findings += leaks.market(f"{venue}/{symbol}", _rows, known, table, log_variance)
+    failed = [finding for finding in findings if not finding.passed]
+    if failed:
+        raise SeesAhead(artifact.sha256, failed)
+
+
+def _table(known: Candles) -> MarketTable:
+    return market_table(known, int(known.end_s[-1]))
+
+
+def _rows(known: Candles) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    table = _table(known)
+    return table.end_s, table.features
 
 
 def held_out(count: int, key: bytes) -> NDArray[np.bool_]:

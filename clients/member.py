@@ -12,8 +12,9 @@ and the round is paid once; another upload for the same round is refused by the 
 In local mode (`local_steps`) the member takes noisy steps of its own and sends their difference: what
 leaves is private before any committee has touched it.
 
-A member signs a publication only after recomputing the whole release from its transcript, and after
-judging the model on positions that it kept out of all rounds (`clients.judgement`).
+A member signs a publication only after recomputing the whole release from its transcript, after the
+leak gate on its own public candles, and after judging the model on positions that it kept out of all
+rounds (`clients.judgement`). None of it can be left out by who asks.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ from numpy.typing import NDArray
 
 from clients.budget import Budget
 from clients.floor import Floor
-from clients.judgement import COST, JUDGED_MIN, held_out, judge
+from clients.judgement import COST, JUDGED_MIN, held_out, judge, pass_leak_gate
 from clients.keys import MemberKeys
 from fedtrade.artifact import Artifact, Shapes, load, trainable_shapes
 from fedtrade.chain.parameter_store import InForce
 from fedtrade.learning.perceptron import clipped_gradient_sum, position_losses
+from fedtrade.learning.tables import Candles
 from fedtrade.learning.windows import PositionBatch
 from fedtrade.parameters import SCALE
 from fedtrade.privacy import local, masking, mechanism, norm
@@ -68,6 +70,11 @@ class Positions(Protocol):
 
     @property
     def count(self) -> int: ...
+
+    @property
+    def candles(self) -> Mapping[tuple[str, str], Candles]:
+        """The public candles, by (venue, symbol), that features are computed from."""
+        ...
 
     def sample(self, include: NDArray[np.bool_]) -> PositionBatch: ...
 
@@ -255,7 +262,8 @@ class Member:
     ) -> dict[int, bytes]:
         """Recompute the release, judge its model, sign its hash for each chain id -> registry.
 
-        Raises Unverified, WrongBinding when the transcript is of other terms than ours, or ModelWorse.
+        Raises Unverified, WrongBinding when the transcript is of other terms than ours, SeesAhead, or
+        ModelWorse.
         """
         proved = verify(transcript)
         if proved.terms.digest != self.terms.digest:
@@ -279,7 +287,12 @@ class Member:
         }
 
     def _judge(self, proved: Verified) -> None:
-        """Refuse a model that is worse on positions that no round has seen. Raises ModelWorse."""
+        """Refuse a model that has seen ahead, or is worse on positions that no round has seen.
+
+        Raises SeesAhead, which costs no privacy and so comes first, or ModelWorse.
+        """
+        model = load(proved.artifact, proved.artifact_sha256)
+        pass_leak_gate(self._positions.candles, model)
         if int(self._held_out.sum()) < JUDGED_MIN:
             return  # the noise that a vote needs would decide it
         artifact = bytes.fromhex(proved.artifact_sha256)
@@ -287,7 +300,7 @@ class Member:
         batch = self._positions.sample(self._held_out)
         judge(
             position_losses(self._base.arrays, batch),
-            position_losses(load(proved.artifact, proved.artifact_sha256).arrays, batch),
+            position_losses(model.arrays, batch),
             self._keys.derive(b"fedtrade judgement", artifact),
             proved.artifact_sha256,
         )

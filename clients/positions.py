@@ -20,19 +20,22 @@ from fedtrade.learning.positions import Positions, read_positions
 from fedtrade.learning.tables import Candles
 from fedtrade.learning.windows import PositionBatch, market_table, position_windows
 
+Market = tuple[str, str]
+"""(venue, symbol)."""
+
 
 class PrivatePositions:
-    """A member's positions, ready to be sampled. `count` is public, everything else is not."""
+    """A member's positions, ready to be sampled. `count` is public, and so are `candles`: those of
+    all markets that were given, held or not. Everything else is private."""
 
-    __slots__ = ("_all",)
+    __slots__ = ("_all", "candles")
 
-    def __init__(self, windows: PositionBatch) -> None:
+    def __init__(self, windows: PositionBatch, candles: Mapping[Market, Candles]) -> None:
         self._all = windows
+        self.candles = candles
 
     @classmethod
-    def load(
-        cls, path: Path, candles: Mapping[tuple[str, str], Candles], now_s: int
-    ) -> PrivatePositions:
+    def load(cls, path: Path, candles: Mapping[Market, Candles], now_s: int) -> PrivatePositions:
         """Read a CSV or Parquet file (schema: `fedtrade.learning.positions`).
 
         `candles` are hourly, by (venue, symbol); a position elsewhere is refused. Nothing after
@@ -44,7 +47,7 @@ class PrivatePositions:
     def of(
         cls,
         positions: Positions,
-        candles: Mapping[tuple[str, str], Candles],
+        candles: Mapping[Market, Candles],
         now_s: int,
         where: str = "positions",
     ) -> PrivatePositions:
@@ -58,7 +61,7 @@ class PrivatePositions:
                 "no position overlaps an hour with 168 h of candles before it and one after it",
                 "Give candles that cover the positions, or positions that the candles cover.",
             )
-        return cls(windows)
+        return cls(windows, {name: one.between(0, now_s) for name, one in candles.items()})
 
     @property
     def count(self) -> int:

@@ -18,6 +18,7 @@ member's code, or it would miss a fault in that.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from consortium.rehearsal import small_base
 from fedtrade.artifact import CLIP_SIGMA, Arrays, load, pack, sha256_of
 from fedtrade.learning.network import HEAD_WEIGHTS, HUBER_KNEES
+from fedtrade.learning.tables import Candles
 from fedtrade.learning.windows import PositionBatch
 
 FEATURES = 192
@@ -42,7 +44,12 @@ Floats = NDArray[np.float64]
 
 
 class Canaries:
-    """Canary positions of one member. Those that are in take part whatever the member's coins say."""
+    """Canary positions of one member. Those that are in take part whatever the member's coins say.
+
+    They come from no market, so there are no candles.
+    """
+
+    candles: Mapping[tuple[str, str], Candles] = {}
 
     def __init__(self, count: int, present: PositionBatch) -> None:
         self._count = count

@@ -27,8 +27,7 @@ from fedtrade.chain.plan import SeatPlan
 from fedtrade.dashboard import Epsilon, RoundPoint, Score, SoloScore
 from fedtrade.devnet.net import Devnet
 from fedtrade.errors import Fault
-from fedtrade.learning import baseline, evaluation, leaks
-from fedtrade.learning.features import PUBLIC_FEATURES
+from fedtrade.learning import baseline, evaluation
 from fedtrade.learning.network import predict
 from fedtrade.learning.optimiser import Adam
 from fedtrade.learning.tables import TRAIN_UNTIL_S, candles
@@ -46,9 +45,6 @@ RELEASE = 1
 VERSION = 1
 VALIDATION_S = 7 * 86_400
 """Public candles of the last week before the cut, on which each round's model is looked at."""
-
-GATE_S = 60 * 86_400
-"""Public candles before the cut on which features and forecast pass the leak gate."""
 
 Progress = Callable[[str, int, int], None]
 """(what is going on, done, of how many)."""
@@ -173,7 +169,6 @@ def train(
     def run(exchange: Exchange) -> None:
         points.extend(_rounds(consortium, exchange, progress))
         finished = consortium.release.finish()
-        pass_leak_gate(finished.artifact)
         progress("members recompute the release and sign", 0, 1)
         _publish(consortium, exchange, finished, publisher, folder)
         progress("members recompute the release and sign", 1, 1)
@@ -244,24 +239,6 @@ def _publish(
         for seat, reply in endorsements(exchange, terms, body).items()
     }
     publisher.publish(terms, finished, VERSION, uri, signatures)
-
-
-def pass_leak_gate(artifact: bytes) -> None:
-    """Refuse (LeakFound) a model whose features or forecasts have seen what they forecast.
-
-    Looks at every public market before the cut, so that nothing later decides what is published.
-    """
-    judged = evaluation.sample(TRAIN_UNTIL_S - GATE_S, TRAIN_UNTIL_S)
-    arrays = load(artifact, sha256_of(artifact)).arrays
-    forecast = np.asarray(predict(arrays, judged.rows.astype(np.float32)), np.float64)
-    names = np.array(["/".join(market) for market in judged.market])
-    findings: list[leaks.Finding] = []
-    for name in np.unique(names):
-        own = names == name
-        end_s, target = judged.end_s[own], judged.targets[own, 0]
-        findings += leaks.columns(end_s, judged.public[own], PUBLIC_FEATURES, target, str(name))
-        findings += leaks.forecast(end_s, forecast[own, 0], target, str(name))
-    leaks.refuse(findings)
 
 
 def current_arrays(base: Arrays, vector: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

@@ -30,6 +30,7 @@ from fedtrade.artifact import Manifest, NetworkShape, flatten, load, pack, sha25
 from fedtrade.channel import Role
 from fedtrade.errors import FedtradeError
 from fedtrade.learning.baseline import initial_arrays
+from fedtrade.learning.tables import Candles
 from fedtrade.learning.windows import HEADS, PositionBatch
 from fedtrade.parameters import PrivacyParameters
 from fedtrade.privacy.accounting import ADJACENCY, UNIT
@@ -227,7 +228,12 @@ def _ask(
 
 
 class RandomPositions:
-    """Positions of seeded random numbers: for tests and benchmarks, where only sizes matter."""
+    """Positions of seeded random numbers: for tests and benchmarks, where only sizes matter.
+
+    Their windows come from no market, so there are no candles to judge a model on.
+    """
+
+    candles: Mapping[tuple[str, str], Candles] = {}
 
     def __init__(self, count: int, features: int, seed: int, windows: int = 4) -> None:
         rng = np.random.default_rng(seed)

@@ -12,6 +12,9 @@ checks, from the definition to the symptom:
 The ceiling: the log of Parkinson's variance of an hour has a variance of 4 · 0.29² = 0.336 even for
 somebody who knows the true variance (Alizadeh, Brandt and Diebold 2002, for a Brownian motion); who
 errs by less has seen the path. Each check gives a Finding; `refuse` raises on those that failed.
+
+A column counts as leaking from a correlation of TELLING on, and a forecast too: a model that has
+learnt nothing moves with both hours by chance, and that is no leak.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedtrade.errors import Refusal
+from fedtrade.learning.features import PUBLIC_FEATURES
 from fedtrade.learning.tables import HOUR_S, Candles
+from fedtrade.learning.windows import HEADS, MarketTable
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -74,6 +79,26 @@ def refuse(findings: Iterable[Finding]) -> None:
         raise LeakFound(failed)
 
 
+def market(
+    subject: str, rows: Rows, candles: Candles, table: MarketTable, log_forecast: Floats
+) -> list[Finding]:
+    """All that can be checked of one market: its features, and a model's log variance (N,) on them.
+
+    `rows` makes features of `candles`, for the check of the future; `table` holds those of the model.
+    """
+    return [
+        future(rows, candles, seed=0, names=PUBLIC_FEATURES),
+        *(
+            finding
+            for head, target in zip(HEADS, table.targets.T, strict=True)
+            for finding in columns(
+                table.end_s, table.features, PUBLIC_FEATURES, target, f"{subject} ({head})"
+            )
+        ),
+        *forecast(table.end_s, log_forecast, table.targets[:, 0], subject),
+    ]
+
+
 def future(
     rows: Rows, candles: Candles, seed: int, names: Sequence[str] = (), cuts: int = 3
 ) -> Finding:
@@ -110,6 +135,8 @@ def columns(
     tells it told a week ago too; what a leak tells it could not. `end_s` rises; `log_target` (N,) is
     the next hour's. Gives one finding for all if all pass.
     """
+    if len(end_s) < LEAST_ROWS:
+        return [Finding("column", subject, True, f"too few rows to tell ({len(end_s)})")]
     past, known = _own_past(end_s, log_target)
     week_ago = np.minimum(np.searchsorted(end_s, end_s - _WEEK_H * HOUR_S), len(end_s) - 1)
     index = np.flatnonzero(known & (end_s[week_ago] == end_s - _WEEK_H * HOUR_S))
@@ -148,7 +175,7 @@ def forecast(end_s: Ints, log_forecast: Floats, log_target: Floats, subject: str
         Finding(
             "forecast",
             subject,
-            ahead <= behind,
+            ahead <= max(behind, TELLING),
             f"correlation {ahead:.2f} with the hour it forecasts, {behind:.2f} with the one before",
         ),
         Finding(

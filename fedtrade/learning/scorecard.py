@@ -29,7 +29,7 @@ from fedtrade.learning.contenders import (
     fit_trees,
 )
 from fedtrade.learning.evaluation import NEWEY_WEST_LAG_H, diebold_mariano, qlike, r_squared
-from fedtrade.learning.features import FEATURES, PUBLIC_FEATURES, public_rows
+from fedtrade.learning.features import FEATURES, public_rows
 from fedtrade.learning.folder import DataFolder, coin
 from fedtrade.learning.forecast import Forecaster
 from fedtrade.learning.tables import HOUR_S, Candles
@@ -387,17 +387,7 @@ def _gate(folder: DataFolder, judged: Sequence[Contest], progress: Progress) -> 
         def rows(candles: Candles) -> tuple[Ints, Floats]:
             return public_rows(candles, with_context=False)
 
-        findings.append(leaks.future(rows, recent, seed=0, names=PUBLIC_FEATURES))
-        for head, of in enumerate(("variance", "demand")):
-            findings += leaks.columns(
-                one.table.end_s,
-                one.table.features,
-                PUBLIC_FEATURES,
-                one.table.targets[:, head],
-                f"{name} ({of})",
-            )
-        model, target = one.forecasts["model"][:, 0], one.table.targets[:, 0]
-        findings += leaks.forecast(one.table.end_s, model, target, name)
+        findings += leaks.market(name, rows, recent, one.table, one.forecasts["model"][:, 0])
     for symbol in sorted({one.market[1] for one in judged}):
         for venue in folder.funding_venues(symbol):
             settled, sampled = folder.funding_sources(venue, symbol)

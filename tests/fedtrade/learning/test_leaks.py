@@ -129,6 +129,19 @@ def test_an_honest_forecast_passes_and_a_peeking_one_does_not(market: tuple[str,
     leaks.refuse(checks.values())
 
 
+def test_a_forecast_that_has_learnt_nothing_is_no_leak() -> None:
+    """By chance it moves with the next hour as much as with the last one."""
+    table = market_table(candles("binance", "BTC"), 2**40)
+    target = table.targets[:, 0]
+    ahead = 0
+    for seed in range(8):
+        noise = np.random.default_rng(seed).standard_normal(len(target))
+        checks = leaks.forecast(table.end_s, noise, target, "noise")
+        ahead += float(checks[0].detail[12:16]) > float(checks[0].detail.split(", ")[1][:4])
+        leaks.refuse(checks)
+    assert ahead > 0
+
+
 def test_a_target_of_the_last_hour_is_the_hour_off_forecast_that_passes() -> None:
     table = market_table(candles("binance", "BTC"), 2**40)
     persistence = np.roll(table.targets[:, 0], 1)
