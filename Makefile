@@ -10,7 +10,9 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export OMP_NUM_THREADS := 1
 
-.PHONY: help setup demo test offline check contracts bench clean
+DATA ?=
+
+.PHONY: help setup demo model test offline check contracts bench clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,6 +34,10 @@ contracts/node_modules/.ready: contracts/package-lock.json
 
 demo: $(VENV)/.ready ## the whole journey: train privately, publish, trade through a real crash -> out/demo/report.html
 	$(BIN)/fedtrade demo --out out/demo
+
+model: $(VENV)/.ready ## the reference model of DATA=folder, trained privately and judged -> out/model/artifact.safetensors
+	@test -n "$(DATA)" || { echo "Name the data: make model DATA=/path/to/folder" >&2; exit 2; }
+	$(BIN)/fedtrade model --data "$(DATA)" --out out/model
 
 test: setup ## every test: Python (real local chains, a real browser where there is one) and Foundry
 	cd contracts && ../$(FORGE) test

@@ -14,19 +14,18 @@ import argparse
 import json
 import logging
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from consortium import learn, tell, trade
 from consortium.carriers import Carriers, Vouching
 from consortium.crash import MarketSettings
 from consortium.govern import decide, pass_until
+from consortium.stages import Stages
 from consortium.tell_governance import tell_governance
 from fedtrade.dashboard import Report, render, summary_table
 from fedtrade.devnet.deploy import Genesis
@@ -79,34 +78,6 @@ STANDINS: Final = (
     "members vote by a script, and the chains' clocks are moved on instead of waiting for a vote",
     "each Safe belongs to three members whose keys lie on this machine",
 )
-
-
-class Stages:
-    """Names the stages, times them, and shows a bar for each."""
-
-    def __init__(self, console: Console) -> None:
-        self.seconds: dict[str, float] = {}
-        self._console = console
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Callable[[str, int, int], None]]:
-        began = time.perf_counter()
-        columns = (
-            TextColumn("[bold]{task.description}", justify="left"),
-            BarColumn(bar_width=32),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=self._console) as bar:
-            tasks = {}
-
-            def progress(what: str, done: int, of: int) -> None:
-                if what not in tasks:
-                    tasks[what] = bar.add_task(f"{name}: {what}", total=of)
-                bar.update(tasks[what], completed=done, total=of)
-
-            yield progress
-        self.seconds[name] = time.perf_counter() - began
 
 
 def run(out: Path, rounds: int | None, minutes: int, console: Console) -> Report:

@@ -30,6 +30,7 @@ from fedtrade.errors import Fault
 from fedtrade.learning import baseline, evaluation
 from fedtrade.learning.network import predict
 from fedtrade.learning.optimiser import Adam
+from fedtrade.learning.perceptron import log_to_mean
 from fedtrade.learning.tables import TRAIN_UNTIL_S, candles
 from fedtrade.learning.training import TrainingSettings, train_pooled, train_solo
 from fedtrade.parameters import PrivacyParameters
@@ -250,8 +251,8 @@ def current_arrays(base: Arrays, vector: NDArray[np.float32]) -> dict[str, NDArr
 
 def score(arrays: Arrays, judged: evaluation.Sample) -> evaluation.Scored:
     """Score a model's forecasts on a sample, private features neutral."""
-    forecast = predict(arrays, judged.rows.astype(np.float32))
-    return evaluation.evaluate(forecast, float(arrays["fixed.log_to_mean"][0]), judged)
+    rows = judged.rows.astype(np.float32)
+    return evaluation.evaluate(predict(arrays, rows), log_to_mean(arrays, rows)[:, 0], judged)
 
 
 def judge(

@@ -241,18 +241,19 @@ def _levels(told: Told) -> list[LevelPoint]:
 
 def forecasts(artifact: bytes, from_s: int, until_s: int) -> Forecasts:
     """The model's and HAR's hourly forecasts over the crash, beside what came."""
-    from fedtrade.learning.network import predict
+    from fedtrade.learning.perceptron import log_to_mean, predict
 
     arrays = load(artifact, sha256_of(artifact)).arrays
     table = market_table(candles(VENUE, SYMBOL), until_s + HOUR_S)
     chosen = (table.end_s >= from_s) & (table.end_s <= until_s)
     public = table.features[chosen]
-    model = predict(arrays, neutral_rows(public).astype(np.float32))[:, 0]
+    rows = neutral_rows(public).astype(np.float32)
+    model = predict(arrays, rows)[:, 0] + log_to_mean(arrays, rows)[:, 0]
     har = baseline.fit_linear(baseline.public_tables(), "log_variance", baseline.HAR_FEATURES)
     return Forecasts(
         times_s=[int(t) + HOUR_S for t in table.end_s[chosen]],
         realised=[float(v) for v in np.exp(table.targets[chosen, 0])],
-        model=[float(v) for v in np.exp(model + arrays["fixed.log_to_mean"][0])],
+        model=[float(v) for v in np.exp(model)],
         har=[float(v) for v in np.exp(har.predict(public) + har.log_to_mean)],
     )
 

@@ -12,7 +12,8 @@ linear baseline) that no round touches. The network of n inputs x, hidden layers
     z = clip((x − fixed.feature_mean) / fixed.feature_scale, ±CLIP_SIGMA)
     y = fixed.baseline_bias + fixed.baseline_weight·z + fixed.target_scale ∘ net(z)
 
-and `fixed.log_to_mean` turns a forecast of E[log v] into one of log E[v] (Duan 1983, "smearing").
+and log E[v] is forecast as y + fixed.log_to_mean + fixed.log_to_mean_weight·z: Duan's (1983) smearing
+factor, which may differ from row to row, for errors that are larger in some hours than in others.
 
 Invariants: `pack(load(b, h).arrays, load(b, h).manifest) == b`; every array is float32, finite, and
 has the shape that `manifest.network` implies; no array is missing and none is extra.
@@ -80,12 +81,40 @@ class NetworkShape(BaseModel):
     activation: Literal["tanh"] = "tanh"
 
 
+class Measured(BaseModel):
+    """One figure of a model card."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    what: str
+    """Forecast and metric, for example "HAR, QLIKE of log_variance"."""
+    value: float
+
+
+class ModelCard(BaseModel):
+    """What the base of a release was fitted on, how good it was, and what it is for.
+
+    Written before the private rounds and carried through them unchanged, so that whoever recomputes the
+    release recomputes it: it cannot tell how good the *released* model is, and does not claim to.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: tuple[str, ...]
+    """Each public series with its first and last day."""
+    judged: str
+    """The hours on which the figures were taken; none of them was fitted on."""
+    figures: tuple[Measured, ...]
+    intended_use: str
+    limits: tuple[str, ...]
+
+
 class Manifest(BaseModel):
     """What a model says of itself: how it is read, where it comes from, what it cost."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     network: NetworkShape
     features: tuple[str, ...]
     """Input names in order: the public ones first, then the private ones."""
@@ -107,6 +136,7 @@ class Manifest(BaseModel):
     """No training data is newer than this (Unix seconds)."""
     standins: tuple[str, ...]
     """Every part of the training that stood in for the real thing, in words."""
+    card: ModelCard | None = None
 
     @model_validator(mode="after")
     def _names_match_network(self) -> Self:
@@ -150,6 +180,7 @@ def fixed_shapes(network: NetworkShape) -> dict[str, tuple[int, ...]]:
         "fixed.feature_mean": (n,),
         "fixed.feature_scale": (n,),
         "fixed.log_to_mean": (k,),
+        "fixed.log_to_mean_weight": (k, n),
         "fixed.target_scale": (k,),
     }
 

@@ -143,6 +143,12 @@ def demo(
 _PASSED_ON: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
+@app.command(context_settings=_PASSED_ON, add_help_option=False)
+def model(context: typer.Context) -> None:
+    """Train the reference model of a data folder through a private federation, and judge it."""
+    _run_module("consortium.reference", context.args)
+
+
 @feed.command("record", context_settings=_PASSED_ON, add_help_option=False)
 def feed_record(context: typer.Context) -> None:
     """Follow a venue's feed and keep what came, to the nanosecond, in a file."""

@@ -123,6 +123,7 @@ def fixed_arrays(tables: Sequence[MarketTable]) -> dict[str, NDArray[np.float32]
         "fixed.feature_mean": np.concatenate([mean, PRIVATE_NEUTRAL]),
         "fixed.feature_scale": np.concatenate([scale, PRIVATE_SCALE]),
         "fixed.log_to_mean": [part.log_to_mean for part in parts],
+        "fixed.log_to_mean_weight": np.zeros_like(weights),
         "fixed.target_scale": [part.residual_deviation for part in parts],
     }
     return {name: np.array(value, np.float32) for name, value in content.items()}

@@ -52,7 +52,8 @@ class Contest:
     table: MarketTable
     missing_hours: int
     forecasts: dict[str, Floats]
-    log_to_mean: dict[str, float]
+    log_to_mean: dict[str, Floats | float]
+    """log E[v] less E[log v], of all rows or of each (N,)."""
     bounds: Floats
     """(N, 2 heads, lower and upper); NaN while an interval warms up."""
 
@@ -96,15 +97,16 @@ def enter(
         )
     naive = {"persistence": as_before(table, HOUR_S), "seasonal": as_before(table, WEEK_S)}
     naive = {name: rows[late] for name, rows in naive.items()}
-    past = _part(table, table.end_s + HOUR_S <= from_s)
-    judged = _part(table, late)
-    model = _forecast(forecaster, judged)
+    past = table.take(table.end_s + HOUR_S <= from_s)
+    judged = table.take(late)
+    model, smearing = _forecast(forecaster, judged)
     recent = (
-        _part(past, past.end_s >= past.end_s[-1] - CALIBRATION_H * HOUR_S)
+        past.take(past.end_s >= past.end_s[-1] - CALIBRATION_H * HOUR_S)
         if len(past.end_s)
         else past
     )
-    bounds = _bounds(_forecast(forecaster, recent), recent.targets, model, judged.targets)
+    before, _ = _forecast(forecaster, recent)
+    bounds = _bounds(before, recent.targets, model, judged.targets)
     hours = round((int(inside.end_s[-1]) - int(inside.start_s[0])) / HOUR_S)
     return Contest(
         market,
@@ -113,20 +115,16 @@ def enter(
         judged,
         max(0, hours - len(judged.end_s)),
         {"model": model, **naive},
-        {"model": forecaster.log_to_mean[0], "persistence": 0.0, "seasonal": 0.0},
+        {"model": smearing, "persistence": 0.0, "seasonal": 0.0},
         bounds,
     )
 
 
-def _part(table: MarketTable, rows: NDArray[np.bool_]) -> MarketTable:
-    return replace(table, **{name: getattr(table, name)[rows] for name in _ARRAYS})
-
-
-def _forecast(forecaster: Forecaster, table: MarketTable) -> Floats:
-    rows = neutral_rows(table.features)
-    forecasts = (forecaster.predict(row) for row in rows)
-    pairs = [(f.log_variance, f.log_demand) for f in forecasts]
-    return np.array(pairs, np.float64).reshape(-1, 2)
+def _forecast(forecaster: Forecaster, table: MarketTable) -> tuple[Floats, Floats]:
+    """Both heads (N, 2), and log E[v] less E[log v] of each row."""
+    told = [forecaster.predict(row) for row in neutral_rows(table.features)]
+    pairs = np.array([(f.log_variance, f.log_demand) for f in told]).reshape(-1, 2)
+    return pairs, np.log([f.variance_per_hour for f in told]) - pairs[:, 0]
 
 
 def _bounds(past: Floats, past_target: Floats, model: Floats, target: Floats) -> Floats:
@@ -172,13 +170,18 @@ def fit_har(judged: list[Contest], artifact: Artifact, notes: list[str]) -> None
 
 
 def _frozen_har(artifact: Artifact, table: MarketTable) -> tuple[Floats, float]:
-    """The public baseline that the artifact carries: HAR as fitted when it was trained."""
+    """The public baseline that the artifact carries: HAR as fitted when it was trained.
+
+    Its level is that of the judged hours themselves, which no forecast could know: the artifact's own
+    factor is its network's, and would be too low for HAR's larger errors.
+    """
     arrays = {n: a.astype(np.float64) for n, a in artifact.arrays.items() if n.startswith("fixed.")}
     z = (neutral_rows(table.features) - arrays["fixed.feature_mean"]) / arrays[
         "fixed.feature_scale"
     ]
     output = arrays["fixed.baseline_bias"] + z @ arrays["fixed.baseline_weight"].T
-    return np.asarray(output), float(arrays["fixed.log_to_mean"][0])
+    residual = table.targets[:, 0] - output[:, 0]
+    return np.asarray(output), float(np.log(np.exp(residual).mean()))
 
 
 def fit_garch(judged: list[Contest], from_s: int, progress: Progress) -> None:

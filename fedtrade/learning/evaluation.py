@@ -84,8 +84,11 @@ def r_squared(target: Floats, forecast: Floats) -> float:
     return 1.0 - float(np.square(target - forecast).sum() / np.square(target - target.mean()).sum())
 
 
-def evaluate(forecast: Floats, log_to_mean: float, judged: Sample) -> Scored:
-    """Score forecasts (N, 2) of E[log variance] and E[log demand]."""
+def evaluate(forecast: Floats, log_to_mean: Floats | float, judged: Sample) -> Scored:
+    """Score forecasts (N, 2) of E[log variance] and E[log demand].
+
+    `log_to_mean`: log E[v] less E[log v], of all rows or of each (N,).
+    """
     variance, demand = judged.targets[:, 0], judged.targets[:, 1]
     losses = qlike(variance, forecast[:, 0] + log_to_mean)
     return Scored(

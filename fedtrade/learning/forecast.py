@@ -53,8 +53,7 @@ class Forecaster:
         self._inverse_scale = 1.0 / wide["fixed.feature_scale"]
         self._baseline = (wide["fixed.baseline_weight"], wide["fixed.baseline_bias"])
         self._target_scale = wide["fixed.target_scale"]
-        self.log_to_mean = tuple(float(v) for v in wide["fixed.log_to_mean"])
-        """Of each head: log E[x] less E[log x]."""
+        self._smearing = (wide["fixed.log_to_mean_weight"], wide["fixed.log_to_mean"])
 
     def predict(self, row: Floats) -> Forecast:
         """Forecast from one row of raw features (F,), as `FeatureStream.row` gives it."""
@@ -70,9 +69,10 @@ class Forecaster:
         output = self._baseline[0] @ z + self._baseline[1] + correction
         log_variance = min(max(float(output[0]), MIN_LOG_VARIANCE), MAX_LOG_VARIANCE)
         log_demand = min(max(float(output[1]), -MAX_LOG_DEMAND), MAX_LOG_DEMAND)
+        smearing = self._smearing[0] @ z + self._smearing[1]
         return Forecast(
             log_variance,
             log_demand,
-            math.exp(log_variance + self.log_to_mean[0]),
-            math.exp(log_demand + self.log_to_mean[1]),
+            math.exp(min(log_variance + float(smearing[0]), MAX_LOG_VARIANCE)),
+            math.exp(min(log_demand + float(smearing[1]), MAX_LOG_DEMAND)),
         )

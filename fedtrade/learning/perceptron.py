@@ -68,6 +68,13 @@ def predict(
         return np.asarray(_forward(arrays, features, precision).outputs, np.float64)
 
 
+def log_to_mean(arrays: Weights, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """log E[x] less E[log x] of each head (N, K), for N rows of raw features."""
+    z = _standardised(arrays, features, np.float64)
+    weight = arrays[f"{FIXED}log_to_mean_weight"].astype(np.float64)
+    return np.asarray(arrays[f"{FIXED}log_to_mean"] + z @ weight.T, np.float64)
+
+
 def position_losses(
     arrays: Weights, batch: PositionBatch, precision: Precision = np.float64
 ) -> NDArray[np.float64]:
@@ -114,15 +121,19 @@ def _rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return x.reshape(-1, x.shape[2])
 
 
+def _standardised(arrays: Weights, features: Floats, precision: Precision) -> Floats:
+    z: Floats = features.astype(precision)
+    z -= arrays[f"{FIXED}feature_mean"].astype(precision, copy=False)
+    z /= arrays[f"{FIXED}feature_scale"].astype(precision, copy=False)
+    np.maximum(z, -CLIP_SIGMA, out=z)
+    return np.minimum(z, CLIP_SIGMA, out=z)
+
+
 def _forward(arrays: Weights, features: Floats, precision: Precision) -> _Pass:
     def array(name: str) -> Floats:
         return arrays[name].astype(precision, copy=False)
 
-    z = features.astype(precision)
-    z -= array(f"{FIXED}feature_mean")
-    z /= array(f"{FIXED}feature_scale")
-    np.maximum(z, -CLIP_SIGMA, out=z)
-    np.minimum(z, CLIP_SIGMA, out=z)
+    z = _standardised(arrays, features, precision)
     depth = 0
     while f"dense{depth}.weight" in arrays:
         depth += 1

@@ -269,7 +269,9 @@ def _joined(judged: Sequence[Contest], name: str) -> tuple[Ints, Floats, Floats,
         np.concatenate([one.table.end_s for one in have]),
         np.concatenate([one.table.targets for one in have]),
         np.concatenate([one.forecasts[name] for one in have]),
-        np.concatenate([np.full(len(one.table.end_s), one.log_to_mean[name]) for one in have]),
+        np.concatenate(
+            [np.broadcast_to(one.log_to_mean[name], one.table.end_s.shape) for one in have]
+        ),
     )
 
 

@@ -108,6 +108,11 @@ class MarketTable:
     mean_notional: Floats
     """Per hour, over the trailing 168 h (USD)."""
 
+    def take(self, rows: NDArray[np.bool_]) -> MarketTable:
+        """The lines that `rows` (N,) selects."""
+        names = ("end_s", "features", "targets", "close", "mean_notional")
+        return MarketTable(*(getattr(self, name)[rows] for name in names))
+
 
 def market_table(candles: Candles, until_s: int, with_context: bool = True) -> MarketTable:
     """Rows of hourly candles whose next hour has ended by `until_s`.

@@ -132,6 +132,22 @@ def affordable_rounds(
     return low
 
 
+def least_noise(sampling_rate: float, rounds: int, delta: float, limit: float) -> float:
+    """The least noise multiplier, to 1e-3, at which so many rounds cost at most `limit` (RDP).
+
+    Of the accounted kind: rounding to integers asks for a little more
+    (`PrivacyParameters.effective_noise_multiplier`). Raises Overspent where 64 are not enough.
+    """
+    low, high = 0, 64_000
+    if epsilon_rdp([Spend(sampling_rate, high / 1e3, rounds)], delta) > limit:
+        raise Overspent(limit, limit)
+    while high - low > 1:
+        middle = (low + high) // 2
+        cost = epsilon_rdp([Spend(sampling_rate, middle / 1e3, rounds)], delta)
+        low, high = (low, middle) if cost <= limit else (middle, high)
+    return high / 1e3
+
+
 def _real(spends: Sequence[Spend]) -> tuple[Spend, ...]:
     return tuple(s for s in spends if s.rounds)
 

@@ -189,7 +189,7 @@ def test_bad_metadata_is_refused(metadata: dict[str, str]) -> None:
     "changes",
     [
         {"surprise": 1},
-        {"format": 2},
+        {"format": 1},
         {"features": ("a", "b")},
         {"features": ("a", "b", "b")},
         {"heads": ("v",)},

@@ -163,6 +163,7 @@ HEAVY = {
         "fedtrade/learning/kernels.py",
         "fedtrade/learning/network.py",
         "fedtrade/learning/opacus_engine.py",
+        "fedtrade/learning/pretraining.py",
         "fedtrade/learning/sequences.py",
         "fedtrade/learning/training.py",
         "consortium/demo.py",

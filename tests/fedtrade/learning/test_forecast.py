@@ -15,6 +15,7 @@ from fedtrade.artifact import (
     ArtifactInvalid,
     flatten,
     load,
+    pack,
     sha256_of,
     successor,
 )
@@ -23,6 +24,7 @@ from fedtrade.learning.baseline import base_artifact
 from fedtrade.learning.features import FEATURES
 from fedtrade.learning.forecast import MAX_LOG_VARIANCE, MIN_LOG_VARIANCE, Forecaster
 from fedtrade.learning.network import predict
+from fedtrade.learning.perceptron import log_to_mean
 
 
 def trained(scale: float = 0.05) -> Artifact:
@@ -31,6 +33,10 @@ def trained(scale: float = 0.05) -> Artifact:
     vector = flatten(base.arrays)
     noise = scale * np.random.default_rng(0).standard_normal(len(vector))
     data = successor(base, vector + noise.astype(np.float32))
+    moved = load(data, sha256_of(data))
+    weight = 0.1 * np.random.default_rng(2).standard_normal((2, len(FEATURES)))
+    arrays = {**moved.arrays, "fixed.log_to_mean_weight": weight.astype(np.float32)}
+    data = pack(arrays, moved.manifest)
     return load(data, sha256_of(data))
 
 
@@ -42,8 +48,9 @@ def test_equal_to_the_network() -> None:
     rows = centre + 0.4 * spread * np.random.default_rng(1).standard_normal((200, len(FEATURES)))
     wanted = predict(artifact.arrays, rows)
     assert np.abs(wanted[:, 0]).min() > 3  # inside the limits that only an agent applies
-    shift = artifact.arrays["fixed.log_to_mean"].astype(float)
-    for row, (log_variance, log_demand) in zip(rows, wanted, strict=True):
+    shifts = log_to_mean(artifact.arrays, rows)
+    assert shifts.std(0).min() > 0.1
+    for row, (log_variance, log_demand), shift in zip(rows, wanted, shifts, strict=True):
         ours = forecaster.predict(row)
         assert ours.log_variance == pytest.approx(log_variance, abs=1e-9)
         assert ours.log_demand == pytest.approx(log_demand, abs=1e-9)

@@ -18,6 +18,7 @@ from fedtrade.learning.perceptron import (
     HEAD_WEIGHTS,
     HUBER_KNEES,
     clipped_gradient_sum,
+    log_to_mean,
     position_losses,
     predict,
 )
@@ -35,6 +36,7 @@ def some_arrays(seed, inputs, hidden):
         "fixed.feature_mean": draw.standard_normal(inputs),
         "fixed.feature_scale": draw.uniform(0.5, 2.0, inputs),
         "fixed.log_to_mean": draw.uniform(0, 0.5, 2),
+        "fixed.log_to_mean_weight": draw.standard_normal((2, inputs)),
         "fixed.target_scale": draw.uniform(0.5, 1.0, 2),
     }
     arrays = initial_arrays(shape, seed, {n: a.astype(np.float32) for n, a in fixed.items()})
@@ -235,3 +237,13 @@ def test_a_position_that_is_not_finite_adds_nothing(bad, where, monkeypatch):
 def test_a_member_needs_no_torch():
     code = "import sys, clients.member; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_log_to_mean_is_linear_in_the_clipped_inputs():
+    arrays = some_arrays(3, 4, (2,))
+    rows = np.random.default_rng(4).standard_normal((50, 4)) * 20.0
+    z = (rows - arrays["fixed.feature_mean"]) / arrays["fixed.feature_scale"]
+    z = np.clip(z, -CLIP_SIGMA, CLIP_SIGMA)
+    assert (np.abs(z) == CLIP_SIGMA).any()
+    wanted = arrays["fixed.log_to_mean"] + z @ arrays["fixed.log_to_mean_weight"].T
+    assert log_to_mean(arrays, rows) == pytest.approx(wanted, abs=1e-5)

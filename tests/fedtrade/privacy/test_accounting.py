@@ -15,11 +15,13 @@ from fedtrade.privacy.accounting import (
     ADJACENCY,
     ORDERS,
     UNIT,
+    Overspent,
     Spend,
     affordable_rounds,
     epsilon,
     epsilon_prv,
     epsilon_rdp,
+    least_noise,
 )
 
 DELTA = 1e-6
@@ -128,6 +130,14 @@ def test_affordable_rounds_is_the_last_within_the_limit():
     assert epsilon_rdp([Spend(0.05, 1.0, n)], 1e-6) <= 3.0
     assert epsilon_rdp([Spend(0.05, 1.0, n + 1)], 1e-6) > 3.0
     assert affordable_rounds((Spend(0.05, 1.0, n),), 0.05, 1.0, 1e-6, 3.0, rounds_max=8) == 0
+
+
+def test_least_noise_is_the_least_to_a_thousandth():
+    z = least_noise(0.05, 100, 1e-6, 4.0)
+    assert epsilon_rdp([Spend(0.05, z, 100)], 1e-6) <= 4.0
+    assert epsilon_rdp([Spend(0.05, z - 1e-3, 100)], 1e-6) > 4.0
+    with pytest.raises(Overspent):
+        least_noise(0.25, 10_000, 1e-6, 0.01)
 
 
 def test_epsilon_is_never_printed_without_unit_and_adjacency():
