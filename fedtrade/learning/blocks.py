@@ -62,6 +62,7 @@ _LAST = 255
 """The last of the 256 places of a ring: of the last 168 hours none is overwritten yet."""
 
 compiled = njit(cache=True, error_model="numpy")
+part = njit(cache=True, error_model="numpy", forceinline=True)
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Week = tuple[float, float, float, float]
@@ -77,7 +78,7 @@ def new_past() -> Floats:
     return np.zeros((5, _LAST + 1, _COLUMNS))
 
 
-@compiled
+@part
 def usual(profiles: Floats, which: int, start_s: int) -> float:
     """What the profile expects of the hour that begins at `start_s`, between two hours linearly."""
     hour = start_s // HOUR_S
@@ -88,7 +89,7 @@ def usual(profiles: Floats, which: int, start_s: int) -> float:
     return value
 
 
-@compiled
+@part
 def _expected(profiles: Floats, which: int, hour: int) -> float:
     at = hour % 24 if which == DAY else hour % MEMORY_H
     return float(profiles[which, at, 0] / (profiles[which, at, 1] + _SHRINK))
@@ -109,7 +110,7 @@ def describe(
     block[CLOSE] = math.log(close)
 
 
-@compiled
+@part
 def take_block(known: int, week: Week, end_s: int, block: Floats, profiles: Floats) -> None:
     """Fill in a new block's logs and surprises; where it ends on the hour, move the profiles.
 
@@ -133,7 +134,7 @@ def take_block(known: int, week: Week, end_s: int, block: Floats, profiles: Floa
             profiles[which, at, 1] = keep * profiles[which, at, 1] + (1.0 - keep)
 
 
-@compiled
+@part
 def _move(past: Floats, t: int) -> None:
     """The close's move over hour t. (The first hour's is wrong, and in no window that is used.)"""
     here = past[0, t & _LAST]
@@ -142,7 +143,7 @@ def _move(past: Floats, t: int) -> None:
     here[_SEMIVARIANCE] = -move * abs(move)
 
 
-@compiled
+@part
 def _add(past: Floats, t: int) -> None:
     """Sums over the 3, 6, 12 and 24 h that end at hour t."""
     h, h1, h2 = past[0, t & _LAST], past[0, (t - 1) & _LAST], past[0, (t - 2) & _LAST]
@@ -162,7 +163,7 @@ def _add(past: Floats, t: int) -> None:
         day[at, c] = twelve[at, c] + _FADE[12, i] * twelve[at_12, c]
 
 
-@compiled
+@part
 def week_of(past: Floats, t: int) -> Week:
     """Sums over the 168 hours up to t of variance, notional and their logs."""
     day = past[_24H, t & _LAST]
@@ -207,7 +208,7 @@ def look_back(ends: Ints, blocks: Floats, count: int, at_s: int, past: Floats) -
     return known
 
 
-@compiled
+@part
 def fill_row(past: Floats, t: int, week: Week, end_s: int, profiles: Floats, row: Floats) -> None:
     """The features (51,) at hour t, in the order of `features.CANDLE_FEATURES`, but the clock's.
 
@@ -236,7 +237,7 @@ def fill_row(past: Floats, t: int, week: Week, end_s: int, profiles: Floats, row
     row[50] = past[_6H, at, VOLUME_SURPRISE] / 6
 
 
-@compiled
+@part
 def _variances(past: Floats, t: int, level: float, row: Floats) -> None:
     """Logs of mean variances and means of log variances, less the level over 168 h."""
     at, hours = t & _LAST, past[0]
@@ -266,7 +267,7 @@ def _variances(past: Floats, t: int, level: float, row: Floats) -> None:
     row[36] = same_hour / 7 - level
 
 
-@compiled
+@part
 def _volumes(past: Floats, t: int, mean: float, mean_log: float, row: Floats) -> None:
     """Logs of mean notionals and means of log notionals, relative to those of 168 h."""
     at = t & _LAST
@@ -282,12 +283,12 @@ def _volumes(past: Floats, t: int, mean: float, mean_log: float, row: Floats) ->
     row[34] = past[_24H, at, LOG_NOTIONAL] / 24 - mean_log
 
 
-@compiled
+@part
 def _log_variance(variance: float) -> float:
     return math.log(max(variance, VARIANCE_FLOOR))
 
 
-@compiled
+@part
 def fill_clock(end_s: int, row: Floats) -> None:
     """The clock's features of the hour that begins at `end_s`; they repeat every week."""
     middle_s = (end_s + HOUR_S / 2) % WEEK_S
