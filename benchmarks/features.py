@@ -3,8 +3,8 @@
 Batch: all public features of hourly candles beside polars' rolling means of the same bars (nine
 windows of variance, five of notional, of logs six: fewer columns than ours, and no rhythm). The
 columns that both have must agree. Stream: a bar and its row beside forming the last row by polars
-from the 168 bars kept. Inference: one row through a network of 64 and 32 beside LightGBM (300 trees
-of 31 leaves) and torch.
+from the bars of 168 h kept, with bars of an hour and of a minute. Inference: one row through a
+network of 64 and 32 beside LightGBM (300 trees of 31 leaves) and torch.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ class Mismatch(Fault):
         self.apart = apart
 
 
-def made_candles(count: int) -> Candles:
-    """A random walk in hours."""
+def made_candles(count: int, width_s: int = HOUR_S) -> Candles:
+    """A random walk."""
     draw = np.random.default_rng(0)
     close = 100 * np.exp(np.cumsum(0.01 * draw.standard_normal(count)))
     opening = np.concatenate([[100.0], close[:-1]])
     up, down = np.exp(0.01 * draw.random((2, count)))
     high, low = np.maximum(opening, close) * up, np.minimum(opening, close) / down
-    start_s = HOUR_S * np.arange(count) + 1_600_000_000 // HOUR_S * HOUR_S
+    start_s = width_s * np.arange(count) + 1_600_000_000 // HOUR_S * HOUR_S
     notional = 1e6 * draw.random(count)
-    return Candles("venue", "COIN", HOUR_S, start_s, opening, high, low, close, notional)
+    return Candles("venue", "COIN", width_s, start_s, opening, high, low, close, notional)
 
 
 def _by_polars(frame: pl.DataFrame) -> pl.DataFrame:
@@ -70,7 +70,7 @@ def _by_polars(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def rows() -> list[Row]:
-    """The three rows."""
+    """The five rows."""
     candles = made_candles(HOURS)
     columns = {"high": candles.high, "low": candles.low, "notional": candles.notional_usd}
     frame = pl.DataFrame(columns)
@@ -98,31 +98,38 @@ def rows() -> list[Row]:
             ("polars", "numba"),
         )
     ]
-    stream, bars = FeatureStream(), candles.bars()
-    for _ in range(MEMORY_H):
+    found += [
+        _updates(candles, "polars, the last row from 168 bars"),
+        _updates(made_candles(60 * 240, 60), "polars, the last row from 10 080 minutes"),
+    ]
+    return [*found, *_inference(neutral_rows(table[:5000]))]
+
+
+def _updates(candles: Candles, counterpart: str) -> Row:
+    """A bar and its row, after 168 h of bars."""
+    stream, bars, per_hour = FeatureStream(), candles.bars(), HOUR_S // candles.width_s
+    for _ in range(MEMORY_H * per_hour):
         stream.observe(next(bars))
 
     def update() -> Any:
         stream.observe(next(bars))
         return stream.row()
 
-    last = frame.head(MEMORY_H)
-    taken = alternate(
-        {"ours": update, "theirs": lambda: _by_polars(last).tail(1)},
-        7,
-        {"ours": UPDATES, "theirs": 20},
-    )
-    found.append(
-        row(
-            "features_stream",
-            "polars, the last row from 168 bars",
-            taken["ours"] * 1e6,
-            taken["theirs"] * 1e6,
-            "us",
-            ("polars", "numba"),
-        )
-    )
-    return [*found, *_inference(neutral_rows(table[:5000]))]
+    columns = {"high": candles.high, "low": candles.low, "notional": candles.notional_usd}
+    last = pl.DataFrame(columns).head(MEMORY_H * per_hour)
+    hours = pl.int_range(pl.len()) // per_hour
+    high, low, notional = pl.col("high").max(), pl.col("low").min(), pl.col("notional").sum()
+
+    def theirs() -> Any:
+        table = last
+        if per_hour > 1:
+            table = last.group_by(hours, maintain_order=True).agg(high, low, notional)
+        return _by_polars(table).tail(1)
+
+    inner = {"ours": UPDATES, "theirs": 20}
+    taken = alternate({"ours": update, "theirs": theirs}, 7, inner)
+    ours, other = taken["ours"] * 1e6, taken["theirs"] * 1e6
+    return row("features_stream", counterpart, ours, other, "us", ("polars", "numba"))
 
 
 def _inference(rows: Any) -> list[Row]:

@@ -6,8 +6,13 @@ per hour of the day or of the week, of how far the log of an hour's variance (or
 its mean over the 168 h before. The *surprise* of an hour is what remains after the profile as it was
 known before that hour: means of surprises are HAR's regressors with the rhythm taken out.
 
-Batch and stream call the same `fill_row`, in the same order of additions, so they agree to the bit
-where their blocks do. All is O(168) a row.
+Windows are sums of sums: 6 h are 3 h and the 3 h before them, and so on to 24 h; 168 h are seven
+days. An hour costs about a dozen additions a column, and nothing is ever subtracted, so that no
+rounding stays behind: a sum is exact to 12 roundings of its own terms, however large the block that
+has just left it. Exponential means are the same sums with the older part faded.
+
+Batch and stream make the same additions in the same order, so they agree to the bit where their
+blocks do: the batch hour by hour, the stream anew from the last 168 blocks.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 HOUR_S = 3600
+WEEK_S = 168 * HOUR_S
 MEMORY_H = 168
 VARIANCE_FLOOR = 1e-10
 """Per hour (a range of 0.17 bp): below it a block counts as flat, so that its log exists."""
@@ -26,25 +32,40 @@ VOLUME_FLOOR = 1e-3
 """Relative to the trailing mean."""
 NOTIONAL_FLOOR_USD = 1.0
 
-VARIANCE, NOTIONAL, LOG_VARIANCE, LOG_NOTIONAL, SURPRISE, VOLUME_SURPRISE, CLOSE, ASYMMETRY = range(
-    8
-)
+(
+    CLOSE,
+    ASYMMETRY,
+    VARIANCE,
+    NOTIONAL,
+    LOG_VARIANCE,
+    LOG_NOTIONAL,
+    SURPRISE,
+    VOLUME_SURPRISE,
+) = range(8)
 """Columns of a block; CLOSE is a log."""
 WIDTH = 8
 
 DAY, WEEK_4, WEEK_10, WEEK_26, VOLUME_WEEK = range(5)
 """Profiles: an hour of the day with a half-life of 28 days, and hours of the week in weeks."""
-_PERIOD_H = np.array([24, 168, 168, 168, 168])
 _KEEP = 0.5 ** (1.0 / np.array([28.0, 4.0, 10.0, 26.0, 10.0]))
 _SHRINK = 0.15
 """Weight of "no rhythm": two to four observations of an hour of the week outweigh it."""
-_WINDOWS = (1, 2, 3, 6, 12, 24, 48, 72, 168)
-_SMOOTH = 0.5 ** (np.arange(MEMORY_H)[:, None] / np.array([2.0, 6.0, 18.0]))
-_SMOOTH /= _SMOOTH.sum(0)
-"""Weights (168, 3) of exponential means with half-lives of 2, 6 and 18 h."""
 
+_SQUARE, _SEMIVARIANCE, _SMOOTH, _COLUMNS = 8, 9, 10, 13
+"""More columns of sums: squared moves of the close, the same with their signs, and smooth logs."""
+_HALF_LIVES_H = np.array([2.0, 6.0, 18.0])
+_FADE = 0.5 ** (np.arange(MEMORY_H)[:, None] / _HALF_LIVES_H)
+_SMOOTH_WEIGHT = _FADE.sum(0)
+_3H, _6H, _12H, _24H = range(1, 5)
+"""Sums over so many hours that end at each hour; at 0 are the hours themselves."""
+_LAST = 255
+"""The last of the 256 places of a ring: of the last 168 hours none is overwritten yet."""
+
+compiled = njit(cache=True, error_model="numpy")
+part = njit(cache=True, error_model="numpy", forceinline=True)
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Week = tuple[float, float, float, float]
 
 
 def new_profiles() -> Floats:
@@ -52,190 +73,276 @@ def new_profiles() -> Floats:
     return np.zeros((5, MEMORY_H, 2))
 
 
-@njit(cache=True)
-def usual(profiles: Floats, which: int, start_s: float) -> float:
+def new_past() -> Floats:
+    """Rings (5, 256, 13) of hours and of sums over 3, 6, 12 and 24 h, before anything is known."""
+    return np.zeros((5, _LAST + 1, _COLUMNS))
+
+
+@part
+def usual(profiles: Floats, which: int, start_s: int) -> float:
     """What the profile expects of the hour that begins at `start_s`, between two hours linearly."""
-    hours = start_s / HOUR_S
-    whole = math.floor(hours)
-    share = hours - whole
-    period = _PERIOD_H[which]
-    here = profiles[which, int(whole) % period]
-    value = here[0] / (here[1] + _SHRINK)
-    if share > 0.0:
-        after = profiles[which, int(whole + 1) % period]
-        value += share * (after[0] / (after[1] + _SHRINK) - value)
-    return float(value)
+    hour = start_s // HOUR_S
+    value = _expected(profiles, which, hour)
+    if start_s != hour * HOUR_S:
+        share = (start_s - hour * HOUR_S) / HOUR_S
+        value += share * (_expected(profiles, which, hour + 1) - value)
+    return value
 
 
-@njit(cache=True)
-def means_of_logs(blocks: Floats, start: int, step: int, known: int) -> tuple[float, float]:
-    """Mean log variance and log notional of up to 168 blocks, newest first (see `fill_row`)."""
-    variance = notional = 0.0
-    for lag in range(known):
-        variance += blocks[start + step * lag, LOG_VARIANCE]
-        notional += blocks[start + step * lag, LOG_NOTIONAL]
-    return variance / max(known, 1), notional / max(known, 1)
+@part
+def _expected(profiles: Floats, which: int, hour: int) -> float:
+    at = hour % 24 if which == DAY else hour % MEMORY_H
+    return float(profiles[which, at, 0] / (profiles[which, at, 1] + _SHRINK))
 
 
-@njit(cache=True)
-def take_block(
-    known: int, means: tuple[float, float], end_s: int, block: Floats, profiles: Floats
+@compiled
+def describe(
+    opening: float, high: float, low: float, close: float, notional: float, block: Floats
 ) -> None:
-    """Fill in a new block's surprises and, where it ends on the hour, move the profiles.
+    """The block of bars with these prices: variance, notional, asymmetry and log close.
 
-    `means` are `means_of_logs` of the `known` blocks before it, an hour apart.
+    Asymmetry is (up − down) / (up + down) of the log range round the open, 0 for a flat bar.
+    """
+    width = math.log(high / low)
+    block[VARIANCE] = width * width / (4.0 * math.log(2.0))
+    block[NOTIONAL] = notional
+    block[ASYMMETRY] = 1.0 - 2.0 * math.log(opening / low) / width if width > 0.0 else 0.0
+    block[CLOSE] = math.log(close)
+
+
+@part
+def take_block(known: int, week: Week, end_s: int, block: Floats, profiles: Floats) -> None:
+    """Fill in a new block's logs and surprises; where it ends on the hour, move the profiles.
+
+    `week` is `week_of` the `known` blocks before it, an hour apart.
     """
     block[LOG_VARIANCE] = math.log(max(block[VARIANCE], VARIANCE_FLOOR))
     block[LOG_NOTIONAL] = math.log(max(block[NOTIONAL], NOTIONAL_FLOOR_USD))
+    block[SURPRISE] = block[VOLUME_SURPRISE] = 0.0
     if known == 0:
-        block[SURPRISE] = block[VOLUME_SURPRISE] = 0.0
         return
-    variance = block[LOG_VARIANCE] - means[0]
-    notional = block[LOG_NOTIONAL] - means[1]
+    variance = block[LOG_VARIANCE] - week[2] / known
+    notional = block[LOG_NOTIONAL] - week[3] / known
     block[SURPRISE] = variance - usual(profiles, WEEK_10, end_s - HOUR_S)
     block[VOLUME_SURPRISE] = notional - usual(profiles, VOLUME_WEEK, end_s - HOUR_S)
     if end_s % HOUR_S == 0:
+        hour = end_s // HOUR_S - 1
         for which in range(5):
-            slot = profiles[which, (end_s // HOUR_S - 1) % _PERIOD_H[which]]
-            keep = _KEEP[which]
-            found = notional if which == VOLUME_WEEK else variance
-            slot[0] = keep * slot[0] + (1.0 - keep) * found
-            slot[1] = keep * slot[1] + (1.0 - keep)
+            at = hour % 24 if which == DAY else hour % MEMORY_H
+            keep, found = _KEEP[which], notional if which == VOLUME_WEEK else variance
+            profiles[which, at, 0] = keep * profiles[which, at, 0] + (1.0 - keep) * found
+            profiles[which, at, 1] = keep * profiles[which, at, 1] + (1.0 - keep)
 
 
-@njit(cache=True)
-def lagged(ends: Floats, blocks: Floats, at_s: float, out: Floats) -> int:
-    """Blocks at `at_s`, an hour before, and so on, into `out`; how many are known (up to 168).
+@part
+def _move(past: Floats, t: int) -> None:
+    """The close's move over hour t. (The first hour's is wrong, and in no window that is used.)"""
+    here = past[0, t & _LAST]
+    move = here[CLOSE] - past[0, (t - 1) & _LAST, CLOSE]
+    here[_SQUARE] = move * move
+    here[_SEMIVARIANCE] = -move * abs(move)
 
-    Between the ends of bars a block is the linear interpolation of its neighbours.
+
+@part
+def _add(past: Floats, t: int) -> None:
+    """Sums over the 3, 6, 12 and 24 h that end at hour t."""
+    h, h1, h2 = past[0, t & _LAST], past[0, (t - 1) & _LAST], past[0, (t - 2) & _LAST]
+    three, six, twelve, day = past[_3H], past[_6H], past[_12H], past[_24H]
+    at, at_3, at_6, at_12 = t & _LAST, (t - 3) & _LAST, (t - 6) & _LAST, (t - 12) & _LAST
+    for c in range(VARIANCE, _SMOOTH):
+        three[at, c] = h[c] + h1[c] + h2[c]
+        six[at, c] = three[at, c] + three[at_3, c]
+        twelve[at, c] = six[at, c] + six[at_6, c]
+        day[at, c] = twelve[at, c] + twelve[at_12, c]
+    for i in range(3):
+        c = _SMOOTH + i
+        late = h[LOG_VARIANCE] + _FADE[1, i] * h1[LOG_VARIANCE]
+        three[at, c] = late + _FADE[2, i] * h2[LOG_VARIANCE]
+        six[at, c] = three[at, c] + _FADE[3, i] * three[at_3, c]
+        twelve[at, c] = six[at, c] + _FADE[6, i] * six[at_6, c]
+        day[at, c] = twelve[at, c] + _FADE[12, i] * twelve[at_12, c]
+
+
+@part
+def week_of(past: Floats, t: int) -> Week:
+    """Sums over the 168 hours up to t of variance, notional and their logs."""
+    day = past[_24H, t & _LAST]
+    v, n, lv, ln = day[VARIANCE], day[NOTIONAL], day[LOG_VARIANCE], day[LOG_NOTIONAL]
+    for back in range(24, MEMORY_H, 24):
+        day = past[_24H, (t - back) & _LAST]
+        v, n = v + day[VARIANCE], n + day[NOTIONAL]
+        lv, ln = lv + day[LOG_VARIANCE], ln + day[LOG_NOTIONAL]
+    return v, n, lv, ln
+
+
+@compiled
+def look_back(ends: Ints, blocks: Floats, count: int, at_s: int, past: Floats) -> int:
+    """Blocks at `at_s`, an hour before, and so on, into hours 167, 166, … of `past`, and their sums.
+
+    Gives how many are known (up to 168); the hours before them are zero. Between the ends of bars
+    a block is the linear interpolation of its neighbours.
     """
-    last = len(ends) - 1
-    for lag in range(MEMORY_H):
-        when = at_s - lag * HOUR_S
-        if last < 0 or when < ends[0]:
-            return lag
-        place = last - lag  # where all bars are hours
-        if place < 0 or ends[place] != when:
-            place = int(np.searchsorted(ends, when))
-        if ends[place] == when:
-            out[lag] = blocks[place]
-        else:
-            share = (when - ends[place - 1]) / (ends[place] - ends[place - 1])
-            for c in range(WIDTH):
-                low = blocks[place - 1, c]
-                out[lag, c] = low + share * (blocks[place, c] - low)
-    return MEMORY_H
+    known = 0
+    if count and at_s >= ends[0]:
+        known = min((at_s - ends[0]) // HOUR_S + 1, MEMORY_H)
+    place, step = count, 1
+    for lag in range(known):
+        when, before = at_s - lag * HOUR_S, place
+        place -= step  # right where bars of one width follow another
+        if place < 0 or ends[place] < when or (place > 0 and ends[place - 1] >= when):
+            place = int(np.searchsorted(ends[:count], when))
+            step = before - place
+        here, share = place, 0.0
+        if ends[place] > when:
+            here, share = place - 1, (when - ends[place - 1]) / (ends[place] - ends[place - 1])
+        for c in range(WIDTH):
+            low = blocks[here, c]
+            past[0, MEMORY_H - 1 - lag, c] = low + share * (blocks[place, c] - low)
+    for t in range(MEMORY_H - known):
+        for c in range(WIDTH):
+            past[0, t, c] = 0.0
+    for t in range(MEMORY_H):
+        _move(past, t)
+    for t in range(2, MEMORY_H, 3):
+        _add(past, t)
+    return known
 
 
-@njit(cache=True)
-def fill_row(
-    blocks: Floats, start: int, step: int, end_s: int, profiles: Floats, row: Floats
-) -> tuple[float, float]:
-    """The features (51,) from 168 blocks, in the order of `features.CANDLE_FEATURES`.
+@part
+def fill_row(past: Floats, t: int, week: Week, end_s: int, profiles: Floats, row: Floats) -> None:
+    """The features (51,) at hour t, in the order of `features.CANDLE_FEATURES`, but the clock's.
 
-    `blocks[start + step·l]` is the block of l hours ago. Gives their `means_of_logs`.
+    `past` holds the 168 hours up to t and their sums, `week` is `week_of` them.
     """
-    v = n = lv = ln = e = ne = 0.0
-    s0 = s1 = s2 = 0.0
-    begin = 0
-    for hours in _WINDOWS:
-        for lag in range(begin, hours):
-            at = start + step * lag
-            v += blocks[at, VARIANCE]
-            n += blocks[at, NOTIONAL]
-            log_v = blocks[at, LOG_VARIANCE]
-            lv += log_v
-            ln += blocks[at, LOG_NOTIONAL]
-            s0 += _SMOOTH[lag, 0] * log_v
-            s1 += _SMOOTH[lag, 1] * log_v
-            s2 += _SMOOTH[lag, 2] * log_v
-            e += blocks[at, SURPRISE]
-            ne += blocks[at, VOLUME_SURPRISE]
-        begin = hours
-        if hours == 1:
-            row[0], row[4], row[42], row[48] = v, n, e, ne
-        elif hours == 2:
-            row[18], row[43] = v / 2, e / 2
-        elif hours == 3:
-            row[19], row[44], row[23], row[49] = v / 3, e / 3, n / 3, ne / 3
-        elif hours == 6:
-            row[1], row[5], row[25], row[33] = v / 6, n / 6, lv / 6, ln / 6
-            row[45], row[50] = e / 6, ne / 6
-        elif hours == 12:
-            row[20], row[46] = v / 12, e / 12
-        elif hours == 24:
-            row[2], row[6], row[26], row[34] = v / 24, n / 24, lv / 24, ln / 24
-            row[47] = e / 24
-        elif hours == 48:
-            row[21] = v / 48
-        elif hours == 72:
-            row[22], row[24] = v / 72, n / 72
-    squares = up = down = 0.0
-    for lag in range(24):
-        at = start + step * lag
-        move = blocks[at, CLOSE] - blocks[at + step, CLOSE]
-        squares += move * move
-        if move > 0.0:
-            up += move * move
-        else:
-            down += move * move
-        if lag == 5:
-            row[31] = squares / 6
-    daily = 0.0
-    for day in range(1, 8):
-        daily += blocks[start + step * (24 * day - 1), LOG_VARIANCE]
-    row[35] = blocks[start + step * 23, LOG_VARIANCE]
-    v, n, lv, ln = v / MEMORY_H, n / MEMORY_H, lv / MEMORY_H, ln / MEMORY_H
-    level = math.log(max(v, VARIANCE_FLOOR))
-    v1 = math.log(max(row[0], VARIANCE_FLOOR))
-    v6 = math.log(max(row[1], VARIANCE_FLOOR))
-    v24 = math.log(max(row[2], VARIANCE_FLOOR))
-    row[0], row[1], row[2], row[3] = v1 - v6, v6 - v24, v24 - level, level
-    for i in (18, 19, 20, 21, 22, 31):
-        row[i] = math.log(max(row[i], VARIANCE_FLOOR)) - level
-    for i in (4, 5, 6, 23, 24):
-        row[i] = math.log(max(row[i] / n, VOLUME_FLOOR)) if n > 0.0 else 0.0
-    deviation = math.sqrt(max(v, VARIANCE_FLOOR))
-    row[7] = (blocks[start, CLOSE] - blocks[start + step, CLOSE]) / deviation
-    row[8] = (blocks[start, CLOSE] - blocks[start + step * 6, CLOSE]) / (deviation * math.sqrt(6.0))
-    row[9] = (blocks[start, CLOSE] - blocks[start + step * 24, CLOSE]) / (
-        deviation * math.sqrt(24.0)
-    )
-    row[10] = blocks[start, ASYMMETRY]
-    _clock(end_s, row)
-    row[25], row[26], row[27] = row[25] - level, row[26] - level, lv - level
-    row[28], row[29], row[30] = s0 - level, s1 - level, s2 - level
-    row[32] = (down - up) / max(squares, VARIANCE_FLOOR)
-    row[33], row[34] = row[33] - ln, row[34] - ln
-    row[35], row[36] = row[35] - level, daily / 7.0 - level
+    at, hours = t & _LAST, past[0]
+    here = hours[at]
+    variance = week[0] / 168
+    level, deviation = _log_variance(variance), math.sqrt(max(variance, VARIANCE_FLOOR))
+    _variances(past, t, level, row)
+    row[27] = week[2] / 168 - level
+    _volumes(past, t, week[1] / 168, week[3] / 168, row)
+    row[7] = (here[CLOSE] - hours[(t - 1) & _LAST, CLOSE]) / deviation
+    row[8] = (here[CLOSE] - hours[(t - 6) & _LAST, CLOSE]) / (deviation * math.sqrt(6.0))
+    row[9] = (here[CLOSE] - hours[(t - 24) & _LAST, CLOSE]) / (deviation * math.sqrt(24.0))
+    row[10] = here[ASYMMETRY]
+    row[31] = _log_variance(past[_6H, at, _SQUARE] / 6) - level
+    row[32] = past[_24H, at, _SEMIVARIANCE] / max(past[_24H, at, _SQUARE], VARIANCE_FLOOR)
     for which in range(5):
         row[37 + which] = usual(profiles, which, end_s)
-    return lv, ln
+    row[42] = here[SURPRISE]
+    row[43] = (here[SURPRISE] + hours[(t - 1) & _LAST, SURPRISE]) / 2
+    row[44], row[45] = past[_3H, at, SURPRISE] / 3, past[_6H, at, SURPRISE] / 6
+    row[46], row[47] = past[_12H, at, SURPRISE] / 12, past[_24H, at, SURPRISE] / 24
+    row[48], row[49] = here[VOLUME_SURPRISE], past[_3H, at, VOLUME_SURPRISE] / 3
+    row[50] = past[_6H, at, VOLUME_SURPRISE] / 6
 
 
-@njit(cache=True)
-def _clock(end_s: int, row: Floats) -> None:
-    middle_s = end_s + HOUR_S / 2  # of the hour that is forecast
-    day, week = 2 * math.pi * middle_s / 86_400, 2 * math.pi * middle_s / 604_800
-    row[11], row[12], row[13], row[14] = (
-        math.sin(day),
-        math.cos(day),
-        math.sin(2 * day),
-        math.cos(2 * day),
-    )
+@part
+def _variances(past: Floats, t: int, level: float, row: Floats) -> None:
+    """Logs of mean variances and means of log variances, less the level over 168 h."""
+    at, hours = t & _LAST, past[0]
+    h2 = hours[at, VARIANCE] + hours[(t - 1) & _LAST, VARIANCE]
+    h48 = past[_24H, at, VARIANCE] + past[_24H, (t - 24) & _LAST, VARIANCE]
+    h72 = h48 + past[_24H, (t - 48) & _LAST, VARIANCE]
+    six = _log_variance(past[_6H, at, VARIANCE] / 6)
+    day = _log_variance(past[_24H, at, VARIANCE] / 24)
+    row[0], row[1], row[2] = hours[at, LOG_VARIANCE] - six, six - day, day - level
+    row[3] = level
+    row[18] = _log_variance(h2 / 2) - level
+    row[19] = _log_variance(past[_3H, at, VARIANCE] / 3) - level
+    row[20] = _log_variance(past[_12H, at, VARIANCE] / 12) - level
+    row[21] = _log_variance(h48 / 48) - level
+    row[22] = _log_variance(h72 / 72) - level
+    row[25] = past[_6H, at, LOG_VARIANCE] / 6 - level
+    row[26] = past[_24H, at, LOG_VARIANCE] / 24 - level
+    for i in range(3):
+        smooth = 0.0
+        for day_h in range(144, -1, -24):
+            smooth += _FADE[day_h, i] * past[_24H, (t - day_h) & _LAST, _SMOOTH + i]
+        row[28 + i] = smooth / _SMOOTH_WEIGHT[i] - level
+    same_hour = 0.0
+    for day_h in range(24, 169, 24):
+        same_hour += hours[(t + 1 - day_h) & _LAST, LOG_VARIANCE]
+    row[35] = hours[(t - 23) & _LAST, LOG_VARIANCE] - level
+    row[36] = same_hour / 7 - level
+
+
+@part
+def _volumes(past: Floats, t: int, mean: float, mean_log: float, row: Floats) -> None:
+    """Logs of mean notionals and means of log notionals, relative to those of 168 h."""
+    at = t & _LAST
+    h72 = past[_24H, at, NOTIONAL] + past[_24H, (t - 24) & _LAST, NOTIONAL]
+    h72 += past[_24H, (t - 48) & _LAST, NOTIONAL]
+    row[4], row[5] = past[0, at, NOTIONAL], past[_6H, at, NOTIONAL] / 6
+    row[6], row[24] = past[_24H, at, NOTIONAL] / 24, h72 / 72
+    row[23] = past[_3H, at, NOTIONAL] / 3
+    least, level = VOLUME_FLOOR * mean, math.log(mean) if mean > 0.0 else 0.0
+    for c in (4, 5, 6, 23, 24):
+        row[c] = math.log(max(row[c], least)) - level if mean > 0.0 else 0.0
+    row[33] = past[_6H, at, LOG_NOTIONAL] / 6 - mean_log
+    row[34] = past[_24H, at, LOG_NOTIONAL] / 24 - mean_log
+
+
+@part
+def _log_variance(variance: float) -> float:
+    return math.log(max(variance, VARIANCE_FLOOR))
+
+
+@part
+def fill_clock(end_s: int, row: Floats) -> None:
+    """The clock's features of the hour that begins at `end_s`; they repeat every week."""
+    middle_s = (end_s + HOUR_S / 2) % WEEK_S
+    day, week = 2 * math.pi * middle_s / 86_400, 2 * math.pi * middle_s / WEEK_S
+    row[11], row[12] = math.sin(day), math.cos(day)
+    row[13], row[14] = math.sin(2 * day), math.cos(2 * day)
     row[15], row[16] = math.sin(week), math.cos(week)
     weekday = (middle_s // 86_400 + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
     row[17] = 1.0 if weekday >= 5 else 0.0
 
 
-@njit(cache=True)
-def rows_of(first_end_s: int, blocks: Floats, profiles: Floats, rows: Floats) -> None:
-    """Rows (N − 167, ≥ 51) of N contiguous hours; fills in the surprises, moves the profiles."""
-    means = (0.0, 0.0)
-    for t in range(len(blocks)):
-        end_s = first_end_s + t * HOUR_S
-        if t < MEMORY_H:
-            means = means_of_logs(blocks, t - 1, -1, t)
-        take_block(min(t, MEMORY_H), means, end_s, blocks[t], profiles)
-        if t >= MEMORY_H - 1:
-            means = fill_row(blocks, t, -1, end_s, profiles, rows[t - MEMORY_H + 1])
+@compiled
+def close_block(
+    ends: Ints, blocks: Floats, count: int, end_s: int, past: Floats, profiles: Floats
+) -> None:
+    """Complete the block that was begun behind the `count` of a stream; `end_s` is its end."""
+    known = look_back(ends, blocks, count, end_s - HOUR_S, past)
+    week = week_of(past, MEMORY_H - 1)
+    take_block(known, week, end_s, blocks[count], profiles)
+    ends[count] = end_s
+
+
+@compiled
+def last_row(
+    ends: Ints, blocks: Floats, count: int, past: Floats, profiles: Floats, row: Floats
+) -> None:
+    """The features (51,) at the end of a stream that knows 168 hours."""
+    end_s = ends[count - 1]
+    look_back(ends, blocks, count, end_s, past)
+    week = week_of(past, MEMORY_H - 1)
+    fill_row(past, MEMORY_H - 1, week, end_s, profiles, row)
+    fill_clock(end_s, row)
+
+
+@compiled
+def rows_of(first_end_s: int, bars: Floats, past: Floats, profiles: Floats, rows: Floats) -> None:
+    """Rows (N − 167, ≥ 51) of N contiguous hours; moves the profiles.
+
+    `bars` (N, 5) are open, high, low, close and notional; `past` is new.
+    """
+    week = (0.0, 0.0, 0.0, 0.0)
+    for t in range(len(bars)):
+        end_s, block, bar = first_end_s + t * HOUR_S, past[0, t & _LAST], bars[t]
+        describe(bar[0], bar[1], bar[2], bar[3], bar[4], block)
+        take_block(min(t, MEMORY_H), week, end_s, block, profiles)
+        _move(past, t)
+        _add(past, t)
+        week = week_of(past, t)
+        n = t - MEMORY_H + 1
+        if n < 0:
+            continue
+        fill_row(past, t, week, end_s, profiles, rows[n])
+        if n < MEMORY_H:
+            fill_clock(end_s, rows[n])
+        else:
+            for c in range(11, 18):
+                rows[n, c] = rows[n - MEMORY_H, c]

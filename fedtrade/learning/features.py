@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,25 +139,18 @@ def public_rows(candles: Candles, with_context: bool = True) -> tuple[Ints, Floa
     """Ends (N,) and public rows (N, F) of every hour of hourly candles that has 168 h behind it."""
     if candles.width_s != HOUR_S:
         raise ValueError("public_rows takes hourly candles; use FeatureStream for other widths")
-    all_blocks = np.empty((len(candles.start_s), blocks.WIDTH))
-    high, low, opening = candles.high, candles.low, candles.open
-    all_blocks[:, blocks.VARIANCE] = parkinson_variance(high, low)
-    all_blocks[:, blocks.NOTIONAL] = candles.notional_usd
-    all_blocks[:, blocks.CLOSE] = np.log(candles.close)
-    all_blocks[:, blocks.ASYMMETRY] = _asymmetry(high, low, opening)
+    names = ("open", "high", "low", "close", "notional_usd")
+    bars = np.stack([getattr(candles, name) for name in names], axis=1)
     end_s = candles.end_s
-    breaks = np.flatnonzero(np.diff(end_s) != HOUR_S) + 1
-    profiles = blocks.new_profiles()
-    ends, tables = [np.zeros(0, np.int64)], [np.zeros((0, len(PUBLIC_FEATURES)))]
-    for part in np.split(np.arange(len(end_s)), breaks):
-        if not len(part):
-            continue
-        own = slice(int(part[0]), int(part[-1]) + 1)
-        table = np.zeros((max(len(part) - MEMORY_H + 1, 0), len(PUBLIC_FEATURES)))
-        blocks.rows_of(int(end_s[part[0]]), all_blocks[own], profiles, table)
-        ends.append(end_s[own][MEMORY_H - 1 :])
-        tables.append(table)
-    known_s, rows = np.concatenate(ends), np.concatenate(tables)
+    breaks = [0, *(np.flatnonzero(np.diff(end_s) != HOUR_S) + 1).tolist(), len(end_s)]
+    parts = list(pairwise(breaks)) if len(end_s) else []
+    known_s = np.concatenate([end_s[:0], *(end_s[a + MEMORY_H - 1 : b] for a, b in parts)])
+    rows, profiles, done = np.zeros((len(known_s), len(PUBLIC_FEATURES))), blocks.new_profiles(), 0
+    for a, b in parts:
+        more = max(b - a - MEMORY_H + 1, 0)
+        own = rows[done : done + more]
+        blocks.rows_of(int(end_s[a]), bars[a:b], blocks.new_past(), profiles, own)
+        done += more
     if with_context and len(known_s):
         symbol = candles.symbol
         rows[:, CONTEXT] = context_columns(
@@ -171,13 +165,6 @@ def neutral_rows(public: Floats) -> Floats:
     return np.concatenate([public, neutral], axis=1)
 
 
-def _asymmetry(high: Floats, low: Floats, opening: Floats) -> Floats:
-    """(up − down) / (up + down) of the log range round the open, in [−1, 1]; 0 for a flat bar."""
-    up, down = np.log(high / opening), np.log(opening / low)
-    width = up + down
-    return np.where(width > 0, (up - down) / np.where(width > 0, width, 1.0), 0.0)
-
-
 class FeatureStream:
     """Features of one market, bar by bar; knows nothing until it has seen 168 contiguous hours."""
 
@@ -185,10 +172,10 @@ class FeatureStream:
         self._inside: deque[BarClosed] = deque()  # bars that lie inside the trailing hour
         self._first_s = 0
         self._count = 0
-        self._ends = np.zeros(1024)
+        self._ends = np.zeros(1024, np.int64)
         self._blocks = np.zeros((1024, blocks.WIDTH))
         self._profiles = blocks.new_profiles()
-        self._lags = np.zeros((MEMORY_H, blocks.WIDTH))
+        self._past = blocks.new_past()
         self._context = np.zeros(4)
 
     def observe(self, bar: BarClosed) -> None:
@@ -208,7 +195,7 @@ class FeatureStream:
         self._inside.append(bar)
         while self._inside[0].start_s < end_s - HOUR_S:
             self._inside.popleft()
-        self._append(end_s, self._block(end_s))
+        self._append(end_s)
 
     def set_context(self, funding_spread_bps: float | None, interest_change: float | None) -> None:
         """Set what comes from outside the bars; None means unknown."""
@@ -219,10 +206,8 @@ class FeatureStream:
         """The features (F,) at the last bar's end, private ones neutral; None while cold."""
         if not self.warm:
             return None
-        end_s = int(self._ends[self._count - 1])
         row = np.zeros(len(FEATURES))
-        self._look_back(end_s)
-        blocks.fill_row(self._lags, 0, 1, end_s, self._profiles, row)
+        blocks.last_row(self._ends, self._blocks, self._count, self._past, self._profiles, row)
         row[CONTEXT] = self._context
         row[len(PUBLIC_FEATURES) :] = PRIVATE_NEUTRAL
         return row
@@ -247,58 +232,44 @@ class FeatureStream:
         """Mean notional per hour over 168 h (USD): turns a demand ratio into an amount."""
         if not self.warm:
             return None
-        self._look_back(int(self._ends[self._count - 1]))
-        return float(self._lags[:, blocks.NOTIONAL].mean())
+        at_s = int(self._ends[self._count - 1])
+        blocks.look_back(self._ends, self._blocks, self._count, at_s, self._past)
+        return float(self._past[0, :MEMORY_H, blocks.NOTIONAL].mean())
 
-    def _look_back(self, at_s: int) -> int:
-        """Blocks at `at_s` and every hour before it into `_lags`; how many are known."""
-        ends, known = self._ends[: self._count], self._blocks[: self._count]
-        return int(blocks.lagged(ends, known, float(at_s), self._lags))
-
-    def _block(self, end_s: int) -> Floats:
-        """Variance, notional, asymmetry and log close of the hour that ends at `end_s`.
+    def _append(self, end_s: int) -> None:
+        """The block of the hour that ends at `end_s`, behind the others.
 
         What the bars inside the hour leave uncovered belongs to a wider bar that reaches into it:
         that part is prorated from the block at that bar's end. Before an hour is known at all, the
         covered part is scaled up.
         """
-        inside = self._inside
-        block = np.zeros(blocks.WIDTH)
-        covered = (end_s - inside[0].start_s) / HOUR_S
-        high, low = max(b.high for b in inside), min(b.low for b in inside)
-        piece = np.array(
-            [
-                float(parkinson_variance(high, low)),
-                sum(b.notional_usd for b in inside),
-                float(_asymmetry(np.asarray(high), np.asarray(low), np.asarray(inside[0].open))),
-            ]
-        )
-        before = self._count - (len(inside) - 1) - 1
-        if covered < 1.0 and before >= 0:
-            piece = piece * [1.0, 1.0, covered] + (1.0 - covered) * self._blocks[before, _PRORATED]
-        elif covered < 1.0:
-            piece = piece / [covered, covered, 1.0]
-        block[_PRORATED] = piece
-        block[blocks.CLOSE] = math.log(inside[-1].close)
-        known = self._look_back(end_s - HOUR_S)
-        means = blocks.means_of_logs(self._lags, 0, 1, known)
-        blocks.take_block(known, means, end_s, block, self._profiles)
-        return block
-
-    def _append(self, end_s: int, block: Floats) -> None:
         if self._count == len(self._ends):
-            keep = int(
-                np.searchsorted(
-                    self._ends[: self._count], end_s - (MEMORY_H + 2) * HOUR_S, side="left"
-                )
-            )
-            ends, kept = self._ends[keep : self._count], self._blocks[keep : self._count]
-            size = max(1024, 2 * len(ends))
-            self._ends, self._blocks = np.zeros(size), np.zeros((size, blocks.WIDTH))
-            self._ends[: len(ends)], self._blocks[: len(ends)] = ends, kept
-            self._count = len(ends)
-        self._ends[self._count], self._blocks[self._count] = end_s, block
+            self._forget(end_s)
+        inside, block = self._inside, self._blocks[self._count]
+        first, last = inside[0], inside[-1]
+        high, low, notional = last.high, last.low, last.notional_usd
+        if first is not last:
+            high, low = max([b.high for b in inside]), min([b.low for b in inside])
+            notional = sum([b.notional_usd for b in inside])
+        blocks.describe(first.open, high, low, last.close, notional, block)
+        covered, before = (end_s - first.start_s) / HOUR_S, self._count - len(inside)
+        if covered < 1.0 and before >= 0:
+            block[blocks.ASYMMETRY] *= covered
+            block[_PRORATED] += (1.0 - covered) * self._blocks[before, _PRORATED]
+        elif covered < 1.0:
+            block[[blocks.VARIANCE, blocks.NOTIONAL]] /= covered
+        blocks.close_block(self._ends, self._blocks, self._count, end_s, self._past, self._profiles)
         self._count += 1
+
+    def _forget(self, end_s: int) -> None:
+        """Drop what lies more than the memory before `end_s`, and make room for as much again."""
+        from_s = end_s - (MEMORY_H + 2) * HOUR_S
+        keep = int(np.searchsorted(self._ends, from_s, side="left"))
+        ends, kept = self._ends[keep:], self._blocks[keep:]
+        size = max(1024, 2 * len(ends))
+        self._ends, self._blocks = np.zeros(size, np.int64), np.zeros((size, blocks.WIDTH))
+        self._ends[: len(ends)], self._blocks[: len(ends)] = ends, kept
+        self._count = len(ends)
 
 
 def _check(bar: BarClosed) -> None:
