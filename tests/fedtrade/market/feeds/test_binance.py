@@ -1,4 +1,4 @@
-"""Binance: recorded frames give the recorded books; no fault makes a wrong book served."""
+"""Binance: recorded frames give the recorded books."""
 
 import json
 import re
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from truth import EXAMPLES, FAULTS, MARKET, Truth, withstand
+from sides import BinanceSide
+from truth import MARKET, Truth
 
 from fedtrade.errors import BadInput
 from fedtrade.market.feeds.binance import Binance
@@ -33,7 +34,6 @@ RECORDED = [
     ("binance_usdm_btcusdt_20240808", "usdm", "BTCUSDT", 3436),
     ("binance_usdm_ethusdt_20240718", "usdm", "ETHUSDT", 4769),
 ]
-PRODUCTS = ("spot", "usdm", "coinm")
 
 
 @pytest.mark.parametrize(("name", "product", "symbol", "rows"), RECORDED)
@@ -70,63 +70,32 @@ def test_a_recording_gives_the_recorded_book_and_loses_nothing(name, product, sy
     assert feed.replicas[market].losses == 0
 
 
-class Venue:
-    """Binance's side of one book: diffs and snapshots of a true one, some ids to a diff."""
-
-    def __init__(self, product, truth, seed):
-        self.product, self.truth = product, truth
-        rng = np.random.default_rng(seed)
-        self.last = [1_000, *(1_000 + np.cumsum(rng.integers(1, 5, len(truth.moves)))).tolist()]
-
-    def diff(self, number):
-        """The message of move `number`, from 1 on."""
-        bids, asks = self.truth.moves[number - 1]
-        data = {"e": "depthUpdate", "E": number, "s": self.truth.market.symbol,
-                "U": self.last[number - 1] + 1, "u": self.last[number],
-                "b": self.truth.text(bids), "a": self.truth.text(asks)}  # fmt: skip
-        if self.product != "spot":
-            data |= {"T": number, "pu": self.last[number - 1]}
-        return json.dumps({"stream": "btcusdt@depth@100ms", "data": data}).encode()
-
-    def whole(self, number):
-        bids, asks = self.truth.books[number]
-        return json.dumps({"lastUpdateId": self.last[number], "bids": self.truth.text(bids),
-                           "asks": self.truth.text(asks)}).encode()  # fmt: skip
-
-
-@settings(max_examples=EXAMPLES)
-@given(st.sampled_from(PRODUCTS), st.integers(0, 2**32), FAULTS, st.integers(0, 4))
-def test_no_fault_makes_a_wrong_book_served(product, seed, faults, delay):
-    truth = Truth(seed, len(faults) + 12)
-    withstand(Binance(product, [MARKET]), Venue(product, truth, seed), faults, delay)
-
-
 def test_a_book_is_not_served_before_it_is_whole_nor_after_a_gap_nor_when_quiet():
     truth = Truth(1, 9)
-    venue, feed = Venue("usdm", truth, 1), Binance("usdm", [MARKET])
+    side, feed = BinanceSide(truth, "usdm", 1), Binance("usdm", [MARKET])
     replica = feed.replicas[MARKET]
     with pytest.raises(BookStale, match="never whole"):
         replica.book(0)
-    (fetch,) = feed.received(venue.diff(1), 5)
+    (fetch,) = feed.received(side.diff(1), 5)
     assert fetch == Fetch(MARKET, "/fapi/v1/depth?symbol=BTCUSDT&limit=1000")
-    feed.fetched(fetch, venue.whole(1), 6)
+    feed.fetched(fetch, side.whole(1), 6)
     assert replica.book(6)
     with pytest.raises(BookStale, match="nothing was heard for 61 s"):
         replica.book(61_000_000_006)
-    feed.received(venue.diff(2), 7)
-    lost, fetch = feed.received(venue.diff(4), 8)
+    feed.received(side.diff(2), 7)
+    lost, fetch = feed.received(side.diff(4), 8)
     assert isinstance(lost, BookLost)
-    with pytest.raises(BookStale, match=f"after {venue.last[2]} came"):
+    with pytest.raises(BookStale, match=f"after {side.last[2]} came"):
         replica.book(8)
     assert replica.losses == 1
 
 
 def test_a_crossed_book_is_lost():
     truth = Truth(1, 9)
-    venue, feed = Venue("spot", truth, 1), Binance("spot", [MARKET])
-    (fetch,) = feed.received(venue.diff(1), 5)
-    feed.fetched(fetch, venue.whole(1), 6)
-    data = json.loads(venue.diff(2))
+    side, feed = BinanceSide(truth, "spot", 1), Binance("spot", [MARKET])
+    (fetch,) = feed.received(side.diff(1), 5)
+    feed.fetched(fetch, side.whole(1), 6)
+    data = json.loads(side.diff(2))
     data["data"]["b"] = [["90000.00", "1.000"]]
     (lost,) = feed.received(json.dumps(data).encode(), 7)
     assert lost.reason == "its best bid is at or over its best ask"
@@ -135,10 +104,10 @@ def test_a_crossed_book_is_lost():
 @pytest.mark.parametrize("levels", [[["1.001", "1"]], [["-1", "1"]], [["1e30", "1"]]])
 def test_a_level_off_the_grid_loses_the_book(levels):
     truth = Truth(1, 9)
-    venue, feed = Venue("spot", truth, 1), Binance("spot", [MARKET])
-    (fetch,) = feed.received(venue.diff(1), 5)
-    feed.fetched(fetch, venue.whole(1), 6)
-    data = json.loads(venue.diff(2))
+    side, feed = BinanceSide(truth, "spot", 1), Binance("spot", [MARKET])
+    (fetch,) = feed.received(side.diff(1), 5)
+    feed.fetched(fetch, side.whole(1), 6)
+    data = json.loads(side.diff(2))
     data["data"]["b"] = levels
     lost, again = feed.received(json.dumps(data).encode(), 7)
     assert "State those" in lost.reason
