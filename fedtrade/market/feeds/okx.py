@@ -17,6 +17,7 @@ from zlib import crc32
 
 import msgspec
 
+from fedtrade.market.book import LEVELS_MAX
 from fedtrade.market.feeds.events import (
     UNREADABLE,
     Complained,
@@ -172,6 +173,8 @@ class Okx:
                 texts[price] = (price_text, size_text)
                 if float(size_text) == 0:
                     del texts[price]
+            if len(texts) > LEVELS_MAX:
+                return self._lines.lose(symbol, at_ns, "it has more levels than a book may have")
         if book.checksum is not None and self._checksum(market, at_ns) != book.checksum:
             return self._lines.lose(symbol, at_ns, "its checksum is another")
         return out

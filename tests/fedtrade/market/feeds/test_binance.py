@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sides import BinanceSide
-from truth import MARKET, Truth
+from truth import MARKET, Truth, held
 
 from fedtrade.errors import BadInput
+from fedtrade.market.feeds import binance
 from fedtrade.market.feeds.binance import Binance
 from fedtrade.market.feeds.events import (
     BookLost,
@@ -68,6 +69,19 @@ def test_a_recording_gives_the_recorded_book_and_loses_nothing(name, product, sy
                 compared += 1
     assert compared == rows
     assert feed.replicas[market].losses == 0
+
+
+@pytest.mark.parametrize(("limit", "value"), [("KEPT_MAX", 3), ("KEPT_MAX_BYTES", 1_000)])
+def test_what_is_kept_has_a_limit_and_then_the_snapshot_is_asked_for_anew(
+    monkeypatch, limit, value
+):
+    monkeypatch.setattr(binance, limit, value)
+    side, feed = BinanceSide(Truth(1, 40), "usdm", 1), Binance("usdm", [MARKET])
+    asked = [len(feed.received(side.diff(number), 0)) for number in range(1, 31)]
+    assert asked[0] == 1
+    assert 3 <= sum(asked) < 30
+    feed.fetched(Fetch(MARKET, ""), side.whole(29), 0)
+    assert held(feed.replicas[MARKET].book(0)) == side.truth.books[30]
 
 
 def test_a_book_is_not_served_before_it_is_whole_nor_after_a_gap_nor_when_quiet():

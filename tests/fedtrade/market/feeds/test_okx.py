@@ -8,9 +8,11 @@ from recorded import play
 from sides import OkxSide
 from truth import MARKET, Truth
 
+from fedtrade.market.feeds import okx
 from fedtrade.market.feeds.events import (
     BookLost,
     BookMoved,
+    BookReset,
     Complained,
     Marked,
     Market,
@@ -116,3 +118,14 @@ def test_a_book_that_does_not_come_is_asked_for_again():
     assert feed.received(side.diff(1), 9_999_999_999) == []
     assert len(feed.received(side.diff(2), 10_000_000_000)) == 2
     assert feed.received(side.diff(3), 19_999_999_999) == []
+
+
+def test_more_levels_than_a_book_may_have_lose_it(monkeypatch):
+    monkeypatch.setattr(okx, "LEVELS_MAX", 30)
+    side, feed = OkxSide(Truth(3, 9)), Okx([MARKET])
+    assert isinstance(feed.received(side.whole(0), 0)[0], BookReset)
+    levels = {price: 7 for price in range(5_000_000, 5_000_020)}
+    told = json.loads(side.message(0, "update", levels, {}, prevSeqId=10))
+    lost, *asked = feed.received(json.dumps(told).encode(), 0)
+    assert lost.reason == "it has more levels than a book may have"
+    assert len(asked) == 2
