@@ -209,12 +209,10 @@ class Binance:
                 return self._marked(_mark(frame).data, at_ns)
             if frame.startswith(b"forceOrder", at):
                 return self._liquidated(_forced(frame).data.o, at_ns)
-            reply = _reply(frame)
+            error = bytes(_reply(frame).error).decode()
         except UNREADABLE:
             return self._lose_all(at_ns, "a message of the venue cannot be read")
-        if bytes(reply.error):
-            return [Complained(f"binance {self._product}", bytes(reply.error).decode()[:500])]
-        return []
+        return [Complained(f"binance {self._product}", error[:500])] if error else []
 
     def fetched(self, fetch: Fetch, body: bytes, at_ns: int) -> list[Out]:
         """The answer to a Fetch. One that cannot be read is asked for again with the next diff."""

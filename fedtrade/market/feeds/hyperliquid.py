@@ -118,10 +118,10 @@ class Hyperliquid:
                 return self._quoted(_best(message.data), at_ns)
             if message.channel == "activeAssetCtx":
                 return self._marked(_active(message.data), at_ns)
+            if message.channel == "error":
+                return [Complained("hyperliquid", bytes(message.data).decode()[:500])]
         except UNREADABLE:
             return self._lines.lose_all(at_ns, "a message of the venue cannot be read")
-        if message.channel == "error":
-            return [Complained("hyperliquid", bytes(message.data).decode()[:500])]
         return []
 
     def _whole(self, book: _Book, at_ns: int) -> list[Out]:
