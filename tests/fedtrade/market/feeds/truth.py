@@ -92,7 +92,11 @@ STEP_NS = 250_000_000
 
 
 class Tally:
-    """What was injected into the feed of a venue, and what came of it: by kind of fault."""
+    """What was injected into the feed of a venue, and what came of it: by kind of fault.
+
+    Found are those after which the book was refused before the next fault came; a book of after them
+    was compared with the venue's whether they are or not.
+    """
 
     def __init__(self):
         self.injected, self.wrong, self.found, self.served_wrong = (Counter() for _ in range(4))
@@ -107,7 +111,7 @@ class Tally:
     def table(self, name):
         rows = [f"{name}: {self.counted} faults that would have made the book wrong; "
                 f"{self.served} books served and compared, {self.losses} losses, "
-                f"{self.asked} whole books asked for, at most {self.most_asked} a loss"]  # fmt: skip
+                f"{self.asked} whole books asked for after them, at most {self.most_asked} each"]  # fmt: skip
         rows += [
             f"  {kind:8}{self.injected[kind]:8} injected{self.wrong[kind]:8} would be wrong"
             f"{self.found[kind]:8} found{self.served_wrong[kind]:8} wrong books served"
@@ -143,13 +147,13 @@ class Trial:
         """Whether the newest book served was the venue's own, where the stream may not tell."""
         self.fold = self.blind = ({}, {})
         """The book of what came, in its order; and as it came, without any rule."""
-        self.take(feed.connected(0))
+        self.take(feed.connected(0), connecting=True)
 
     @property
     def serves(self):
         return self.replica.live and not self.replica.held
 
-    def take(self, out):
+    def take(self, out, connecting=False):
         """What the feed gave: at most one wish a loss, and never a wrong book."""
         wish, before = Fetch if self.fetched else Send, None
         for each in out:
@@ -157,7 +161,7 @@ class Trial:
                 self.asked = 0
             if isinstance(each, wish) and not isinstance(before, wish):
                 self.asked += 1
-                self.tally.asked += 1
+                self.tally.asked += not connecting
                 self.tally.most_asked = max(self.tally.most_asked, self.asked)
                 assert self.asked <= 1, "two whole books were asked for after one loss"
                 self.due = self.delay
@@ -243,7 +247,7 @@ class Trial:
             if fault == "again":
                 self.asked, self.pending = 0, None
                 self.clock_ns += STEP_NS
-                self.take(self.feed.connected(self.clock_ns))
+                self.take(self.feed.connected(self.clock_ns), connecting=True)
             self.came(number)
             self.give(frame)
             if fault == "twice":
