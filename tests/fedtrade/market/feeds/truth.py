@@ -109,9 +109,11 @@ class Tally:
         return sum(self.wrong.values())
 
     def table(self, name):
-        rows = [f"{name}: {self.counted} faults that would have made the book wrong; "
-                f"{self.served} books served and compared, {self.losses} losses, "
-                f"{self.asked} whole books asked for after them, at most {self.most_asked} each"]  # fmt: skip
+        rows = [
+            f"{name}: {self.counted} faults that would have made the book wrong; {self.served} books "
+            f"served and compared, {self.losses} losses, {self.asked} whole books asked for after "
+            f"them, at most {self.most_asked} each"
+        ]
         rows += [
             f"  {kind:8}{self.injected[kind]:8} injected{self.wrong[kind]:8} would be wrong"
             f"{self.found[kind]:8} found{self.served_wrong[kind]:8} wrong books served"
