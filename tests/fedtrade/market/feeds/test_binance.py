@@ -51,6 +51,7 @@ def test_a_recording_gives_the_recorded_book_and_loses_nothing(name, product, sy
               table.filter(pl.col("stream") == stream).iter_rows(named=True)}  # fmt: skip
     market = Market(f"binance {product}", symbol)
     feed, fetch, compared = Binance(product, [market], "0ms"), None, 0
+    told = {Quoted: [], Traded: []}
     feed.connected(0)
     with zstandard.open(file, "rb") as lines:
         for line in lines.read().splitlines():
@@ -61,14 +62,27 @@ def test_a_recording_gives_the_recorded_book_and_loses_nothing(name, product, sy
                 out = feed.received(frame, int(at))
             fetch = next((o for o in out if isinstance(o, Fetch)), fetch)
             assert not any(isinstance(o, Complained) for o in out)
+            for each in out:
+                told.get(type(each), []).append(each)
             if int(at) in wanted and any(isinstance(o, BookMoved) for o in out):
                 book, row = feed.replicas[market].book(int(at)), wanted[int(at)]
                 for side, levels in (("bid", book.bids(10)), ("ask", book.asks(10))):
-                    told = [[row[f"{side}_px_{i}"], row[f"{side}_sz_{i}"]] for i in range(10)]
-                    np.testing.assert_array_equal(levels / 1e8, told)
+                    best = [[row[f"{side}_px_{i}"], row[f"{side}_sz_{i}"]] for i in range(10)]
+                    np.testing.assert_array_equal(levels / 1e8, best)
                 compared += 1
     assert compared == rows
     assert feed.replicas[market].losses == 0
+    for table, kind, columns in (
+        ("lob/binance_bbo", Quoted, ("bid_px", "bid_sz", "ask_px", "ask_sz")),
+        ("trades/binance_trades", Traded, ("price", "qty")),
+    ):
+        there = pl.read_parquet(SHARED / f"{table}.parquet").filter(pl.col("stream") == stream)
+        first, last = told[kind][0].at_ns, told[kind][-1].at_ns
+        there = there.filter(pl.col("ts_recv_ns").is_between(first, last))
+        assert there["ts_recv_ns"].to_list() == [each.at_ns for each in told[kind]]
+        fields = ("bid", "bid_size", "ask", "ask_size") if kind is Quoted else ("price", "size")
+        for column, field in zip(columns, fields, strict=True):
+            assert there[column].to_list() == [getattr(each, field) for each in told[kind]]
 
 
 @pytest.mark.parametrize(("limit", "value"), [("KEPT_MAX", 3), ("KEPT_MAX_BYTES", 1_000)])

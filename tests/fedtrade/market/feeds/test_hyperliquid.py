@@ -64,22 +64,22 @@ def test_one_wrong_time_does_not_stop_a_book_for_good():
     assert isinstance(feed.received(book(8), 12_000_000_003)[0], BookReset)
 
 
-def test_the_recorded_books_of_the_data_pack_are_those_that_are_served():
+@pytest.mark.parametrize("coin", ["BTC", "SOL"])
+def test_the_recorded_books_of_the_data_pack_are_those_that_are_served(coin):
     """lob/hyperliquid_l2_20: as messages, and back."""
-    file = FOLDER.parent / "lob" / "hyperliquid_l2_20_BTC.parquet"
+    file = FOLDER.parent / "lob" / f"hyperliquid_l2_20_{coin}.parquet"
     if not file.is_file():
         pytest.skip("the recorded books are not here (shared/data/lob)")
     import polars as pl
 
-    feed, market, newest = Hyperliquid([MARKET]), MARKET, 0
+    market, newest = Market("hyperliquid", coin), 0
+    feed = Hyperliquid([market])
     for row in pl.read_parquet(file).iter_rows(named=True):
         at, time = int(row["ts_recv_s"] * 1e9), row["ts_exch_ms"]
         sides = [[(row[f"{side}_price_{i}"], row[f"{side}_size_{i}"]) for i in range(20)]
                  for side in ("bid", "ask")]  # fmt: skip
         levels = [[{"px": str(p), "sz": str(s), "n": 1} for p, s in side] for side in sides]
-        (reset,) = feed.received(
-            told("l2Book", {"coin": "BTC", "time": time, "levels": levels}), at
-        )
+        (reset,) = feed.received(told("l2Book", {"coin": coin, "time": time, "levels": levels}), at)
         assert isinstance(reset, BookReset)
         assert time >= newest
         newest, served = time, feed.replicas[market].book(at)
