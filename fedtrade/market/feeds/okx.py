@@ -93,7 +93,7 @@ class _Message(msgspec.Struct):
 
 
 _message = msgspec.json.Decoder(_Message).decode
-_books = msgspec.json.Decoder(list[_Book], strict=False).decode
+_books = msgspec.json.Decoder(tuple[_Book], strict=False).decode
 _trades = msgspec.json.Decoder(list[_Trade], strict=False).decode
 _states = msgspec.json.Decoder(list[_State], strict=False).decode
 _tickers = msgspec.json.Decoder(list[_Ticker], strict=False).decode
@@ -133,9 +133,8 @@ class Okx:
                 return [Complained("okx", message.msg[:500])] if problem else []
             channel, symbol = message.arg.channel, message.arg.instId
             if channel == "books":
-                books = _books(message.data)
-                whole = message.action == "snapshot"
-                return [out for book in books for out in self._changed(symbol, book, whole, at_ns)]
+                (book,) = _books(message.data)
+                return self._changed(symbol, book, message.action == "snapshot", at_ns)
             if channel == "trades":
                 return self._traded(symbol, _trades(message.data), at_ns)
             if channel == "tickers":
