@@ -63,13 +63,16 @@ class Lines:
         line = self._lines.get(symbol)
         if line is None:
             return []
-        line.number, line.previous, line.asked_ns, replica = number, None, None, line.replica
+        line.number, line.previous, replica = number, None, line.replica
         try:
             levels = replica.market.levels(bids), replica.market.levels(asks)
         except OffGrid as error:
             return self.lose(symbol, at_ns, error.message)
         out: list[Out] = [replica.reset(at_ns, venue_ns, *levels)]
-        return out if replica.live else [*out, *self._ask(line, at_ns)]
+        if not replica.live:
+            return [*out, *self._ask(line, at_ns)]
+        line.asked_ns = None
+        return out
 
     def next(
         self,

@@ -29,6 +29,19 @@ class Side:
         """The levels that move n tells."""
         return self.truth.moves[number - 1]
 
+    def altered(self, number):
+        """Move n with levels that its checksum is not of, and they; None where there is none."""
+        return None, None
+
+    def crossed(self, number):
+        """A bid over the best ask in place of move n, and it; None where the venue rules on that."""
+        moves, ask = self.truth.moves, min(self.truth.books[number - 1][1])
+        told, moves[number - 1] = moves[number - 1], ({ask + 1: 5}, {})
+        try:
+            return self.diff(number), moves[number - 1]
+        finally:
+            moves[number - 1] = told
+
 
 def best_first(sides):
     return sorted(sides[0].items(), reverse=True), sorted(sides[1].items())
@@ -194,6 +207,9 @@ class DydxSide(Side):
             self.made[number] = self.message("channel_data", contents)
         return self.made[number]
 
+    def crossed(self, number):
+        return None, None
+
     def whole(self, number):
         sides = [
             [{"price": price, "size": size} for price, size in self.truth.text(side)]
@@ -248,6 +264,15 @@ class HyperliquidSide(Side):
         return encoded({"channel": "l2Book", "data": data})
 
     diff = whole
+
+    def crossed(self, number):
+        bids, asks = self.truth.books[number]
+        moved = {min(asks) + 1: 5}
+        self.truth.books[number] = {**bids, **moved}, asks
+        try:
+            return self.diff(number), (moved, {})
+        finally:
+            self.truth.books[number] = bids, asks
 
 
 class BitmexSide(Side):

@@ -37,12 +37,27 @@ def test_recorded_frames_replay_without_a_loss(place):
     assert len(out) > 500
 
 
+from fedtrade.market.feeds.lines import ASK_AGAIN_NS
+
+
 def test_a_number_of_one_is_a_whole_book():
     side, feed = BybitSide(Truth(3, 9)), Bybit([MARKET])
     feed.received(side.whole(0), 0)
     anew = json.loads(side.message(2, "delta", *side.truth.books[2]))
     anew["data"]["u"] = 1
     assert isinstance(feed.received(json.dumps(anew).encode(), 0)[0], BookReset)
+
+
+def test_a_venue_whose_whole_books_cross_is_not_stormed():
+    side, feed = BybitSide(Truth(3, 9)), Bybit([MARKET])
+    crossed = side.message(1, "snapshot", {5: 1}, {4: 1})
+    lost, *asked = feed.received(crossed, 0)
+    assert isinstance(lost, BookLost)
+    assert len(asked) == 2
+    assert [type(each) for each in feed.received(crossed, ASK_AGAIN_NS - 1)] == [BookLost]
+    assert len(feed.received(crossed, ASK_AGAIN_NS)) == 3
+    assert isinstance(feed.received(side.whole(2), ASK_AGAIN_NS + 1)[0], BookReset)
+    assert len(feed.received(crossed, ASK_AGAIN_NS + 2)) == 3  # a loss of its own
 
 
 def told(topic, data, kind="snapshot"):

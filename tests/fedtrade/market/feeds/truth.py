@@ -81,10 +81,10 @@ def applied(book, moved):
     return book
 
 
-KINDS = ("drop", "twice", "swap", "torn", "split", "old", "again", "altered")
+KINDS = ("drop", "twice", "swap", "torn", "split", "old", "again", "altered", "crossed")
 """A message that is left out, comes twice, comes after the next one, or as its first half alone, or as
-two halves; the last but two again; a new connection, which is no fault; and levels that are not what
-the venue's checksum is of, where it has one."""
+two halves; the last but two again; a new connection, which is no fault; levels that are not what the
+venue's checksum is of, where it has one; a bid over the best ask."""
 FAULTS = st.lists(st.sampled_from(["none"] * 7 + list(KINDS)), min_size=30, max_size=60)
 CLEAN = 24
 """Messages without a fault in the end, after which a book must be whole again."""
@@ -205,19 +205,21 @@ class Trial:
         for number in range(1, len(self.truth.moves) + 1):
             self.number = number
             fault = faults[number - 1] if number <= len(faults) else "none"
+            served = self.serves
             if (fault == "old" and number <= 3) or kept_back:
                 fault = "none"
-            served = self.serves
+            if fault in ("altered", "crossed") and not served:
+                fault = "none"  # what is kept until the whole book comes shows no crossing
             frame = self.side.diff(number)
-            if fault == "altered":
-                frame, moved = getattr(self.side, "altered", lambda _: (None, None))(number)
+            if fault in ("altered", "crossed"):
+                frame, moved = getattr(self.side, fault)(number)
                 if frame is None:
                     fault, frame = "none", self.side.diff(number)
             if fault not in ("none", "again") and served:
                 self.tally.injected[fault] += 1
                 self.pending = fault
             self.missing = fault if fault in ("drop", "swap") else self.missing
-            if fault == "altered":
+            if fault in ("altered", "crossed"):
                 self.newest = number
                 applied(self.fold, moved)
                 applied(self.blind, moved)
