@@ -18,6 +18,7 @@ from fedtrade.market.feeds.events import (
     Quoted,
     Traded,
 )
+from fedtrade.market.feeds.lines import ASK_AGAIN_NS
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -35,9 +36,6 @@ def test_recorded_frames_replay_without_a_loss(place):
     assert not [each for each in out if isinstance(each, BookLost | Complained)]
     assert all(replica.live and not replica.losses for replica in feed.replicas.values())
     assert len(out) > 500
-
-
-from fedtrade.market.feeds.lines import ASK_AGAIN_NS
 
 
 def test_a_number_of_one_is_a_whole_book():
