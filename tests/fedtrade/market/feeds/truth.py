@@ -88,6 +88,8 @@ venue's checksum is of, where it has one; a bid over the best ask."""
 FAULTS = st.lists(st.sampled_from(["none"] * 7 + list(KINDS)), min_size=30, max_size=60)
 CLEAN = 24
 """Messages without a fault in the end, after which a book must be whole again."""
+SOON = 16
+"""Messages after which one must be whole again that was doubted: two seconds, and the venue's answer."""
 STEP_NS = 250_000_000
 
 
@@ -201,7 +203,7 @@ class Trial:
         return tuple(dict(side) for side in self.truth.books[number])
 
     def play(self, faults):
-        kept_back = None
+        kept_back, refused = None, 0
         for number in range(1, len(self.truth.moves) + 1):
             self.number = number
             fault = faults[number - 1] if number <= len(faults) else "none"
@@ -237,7 +239,10 @@ class Trial:
             if kept_back is None:
                 self.judge(fault, number, served)
             self.answer(number)
-        assert self.serves, f"it was not whole again after {CLEAN} clean messages"
+            refused = 0 if self.serves else refused + 1
+        # a hole that only now shows takes its time: what nothing shows at once may show at any time
+        soon = self.numbered or refused > SOON
+        assert self.serves or not soon, f"it was not whole again after {refused} clean messages"
 
     def move(self, fault, number, frame):
         """Give a move's message as the fault has it."""
