@@ -129,7 +129,9 @@ def test_a_crossed_book_is_lost():
     assert lost.reason == "its best bid is at or over its best ask"
 
 
-@pytest.mark.parametrize("levels", [[["1.001", "1"]], [["-1", "1"]], [["1e30", "1"]]])
+@pytest.mark.parametrize(
+    "levels", [[["1.001", "1"]], [["-1", "1"]], [["1e30", "1"]], [["0.00", "1"]], [["5e-324", "1"]]]
+)
 def test_a_level_off_the_grid_loses_the_book(levels):
     truth = Truth(1, 9)
     side, feed = BinanceSide(truth, "spot", 1), Binance("spot", [MARKET])
@@ -166,7 +168,7 @@ def test_levels_read_digit_by_digit_are_those_that_a_json_reader_reads(bids, ask
     plain = [all(re.fullmatch(r"[0-9]+([.][0-9]+)?", each) for each in row) for row in bids + asks]
     if read is None:
         assert spaced or not all(plain) or any(
-            float(p) * 100 % 1 or float(p) > 2**46 / 100 for p, _ in bids + asks if p
+            float(p) * 100 % 1 or not 0 < float(p) <= 2**46 / 100 for p, _ in bids + asks if p
         )  # fmt: skip
         return
     for levels, told in zip(read, (bids, asks), strict=True):

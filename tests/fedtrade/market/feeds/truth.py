@@ -89,7 +89,7 @@ FAULTS = st.lists(st.sampled_from(["none"] * 7 + list(KINDS)), min_size=30, max_
 CLEAN = 24
 """Messages without a fault in the end, after which a book must be whole again."""
 SOON = 16
-"""Messages after which one must be whole again that was doubted: two seconds, and the venue's answer."""
+"""Messages after which one must be whole again that was doubted: two seconds and the answer."""
 STEP_NS = 250_000_000
 
 
@@ -210,7 +210,7 @@ class Trial:
             served = self.serves
             if (fault == "old" and number <= 3) or kept_back:
                 fault = "none"
-            if fault in ("altered", "crossed") and not served:
+            if fault in ("altered", "crossed") and not (served and self.newest == number - 1):
                 fault = "none"  # what is kept until the whole book comes shows no crossing
             frame = self.side.diff(number)
             if fault in ("altered", "crossed"):
