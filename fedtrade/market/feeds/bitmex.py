@@ -86,15 +86,12 @@ class Bitmex:
     def __init__(self, markets: Sequence[Market]) -> None:
         self._lines = Lines(markets, self._again)
         self._levels = {market.symbol: LevelsById() for market in markets}
-        self._quotes: dict[str, _Best] = {}
-        """symbol -> its newest quote since its book is whole."""
-        self._doubted: dict[str, int] = {}
-        """symbol -> since when its book differs from that."""
+        self._doubted: dict[str, tuple[int, _Best]] = {}
+        """symbol -> since when its book differs from its newest quote, and that."""
         self.replicas = self._lines.replicas
 
     def connected(self, at_ns: int) -> list[Out]:
         """A new connection: what to send. Every book begins anew."""
-        self._quotes.clear()
         self._doubted.clear()
         topics = [f"{table}:{market.symbol}" for market in self.replicas for table in TABLES]
         return [*self._lines.begin(at_ns), _send("subscribe", topics)]
@@ -109,8 +106,8 @@ class Bitmex:
             out = self._told(_message(frame), frame, at_ns)
         except UNREADABLE:
             return self._lines.lose_all(at_ns, "a message of the venue cannot be read")
-        for symbol in list(self._doubted):
-            out += self._compare(symbol, at_ns)
+        for symbol, (_, quoted) in list(self._doubted.items()):
+            out += self._compare(symbol, quoted, at_ns)
         return out
 
     def _told(self, message: _Message, frame: bytes, at_ns: int) -> list[Out]:
@@ -148,7 +145,6 @@ class Bitmex:
         try:
             if action == "partial":
                 known.clear()
-                self._quotes.pop(symbol, None)
                 self._doubted.pop(symbol, None)
                 sides = known.apply("insert", levels)
                 # its time is that of its making: changes that follow it may be older
@@ -162,21 +158,20 @@ class Bitmex:
             return lines.lose(symbol, at_ns, error.reason)
         return lines.later(symbol, at_ms, at_ns, at_ms * _MS, *sides)
 
-    def _compare(self, symbol: str, at_ns: int) -> list[Out]:
+    def _compare(self, symbol: str, quoted: _Best, at_ns: int) -> list[Out]:
         """Hold a book while it is not the newest quote's; lose it when it stays so."""
-        market, quoted = self._lines.market(symbol), self._quotes.get(symbol)
+        market = self._lines.market(symbol)
         assert market is not None  # asked by the caller
         replica = self.replicas[market]
-        if quoted is None or not replica.live:
-            self._doubted.pop(symbol, None)
+        since_ns, _ = self._doubted.pop(symbol, (at_ns, quoted))
+        if not replica.live:
             return []
         if replica.applied.best() == quoted:
-            self._doubted.pop(symbol, None)
             released = replica.release(at_ns)
             return [] if released is None else [released]
-        if at_ns - self._doubted.setdefault(symbol, at_ns) > DOUBT_NS:
-            del self._doubted[symbol]
+        if at_ns - since_ns > DOUBT_NS:
             return self._lines.lose(symbol, at_ns, "its best levels are not those quoted")
+        self._doubted[symbol] = since_ns, quoted
         held = replica.hold(at_ns, "its best levels are not yet those quoted")
         return [] if held is None else [held]
 
@@ -190,7 +185,7 @@ class Bitmex:
     def _quoted(self, quotes: list[_Quote], at_ns: int) -> list[Out]:
         """Quotes of a message; by the last of each market its book is judged."""
         out: list[Out] = []
-        told: set[str] = set()
+        told: dict[str, _Best] = {}
         for each in quotes:
             market = self._lines.market(each.symbol)
             best = each.bidPrice, each.bidSize, each.askPrice, each.askSize
@@ -206,10 +201,9 @@ class Bitmex:
                 )
             except OffGrid as error:
                 return [*out, *self._lines.lose(each.symbol, at_ns, error.message)]
-            self._quotes[each.symbol] = (*bids.tolist(), *asks.tolist())
-            told.add(each.symbol)
-        for symbol in sorted(told - self._doubted.keys()):
-            out += self._compare(symbol, at_ns)
+            told[each.symbol] = (*bids.tolist(), *asks.tolist())
+        for symbol, quoted in told.items():
+            out += self._compare(symbol, quoted, at_ns)
         return out
 
 

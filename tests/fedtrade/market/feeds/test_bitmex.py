@@ -137,6 +137,11 @@ def test_a_book_that_differs_from_the_newest_quote_is_held_and_then_lost():
     assert [json.loads(send.text)["op"] for send in asked] == ["unsubscribe", "subscribe"]
     feed.received(WHOLE, 6 + DOUBT_NS)
     assert replica.book(6 + DOUBT_NS).best() == (1000, 5, 1100, 6)  # judged by newer quotes only
+    feed.received(quote(10.5, 9, 11.0, 6), 7 + DOUBT_NS)
+    assert replica.held
+    feed.received(WHOLE, 7 + DOUBT_NS)  # a whole book settles it
+    assert feed.received(b"{}", 9 + 2 * DOUBT_NS) == []
+    assert replica.book(9 + 2 * DOUBT_NS)
     (quoted, lost, *_) = feed.received(quote(10.001, 9, 11.0, 6), 7 + DOUBT_NS)
     assert "State those" in lost.reason
 
