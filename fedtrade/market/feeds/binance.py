@@ -43,6 +43,8 @@ _MS: Final = 1_000_000
 
 KEPT_MAX: Final = 4_096
 """Diffs kept while a snapshot is awaited: minutes of the busiest market. Then it is asked for anew."""
+KEPT_MAX_BYTES: Final = 32 * 1024 * 1024
+"""And how much they are together."""
 
 _SNAPSHOT: Final[dict[Product, str]] = {
     "spot": "/api/v3/depth?symbol={}&limit=5000",
@@ -157,6 +159,12 @@ class _Line:
     asked: bool = False
     kept: dict[int, tuple[_Depth, bytes]] = field(default_factory=dict)
     """Diffs by their final id and as they came, while a snapshot is awaited."""
+    kept_bytes: int = 0
+
+    def take_kept(self) -> dict[int, tuple[_Depth, bytes]]:
+        """What was kept; nothing is, from here on, and no snapshot is asked for."""
+        kept, self.kept, self.kept_bytes, self.asked = self.kept, {}, 0, False
+        return kept
 
 
 class Binance:
@@ -176,8 +184,7 @@ class Binance:
         """A new connection: what to send. Every book begins anew."""
         lost = self._lose_all(at_ns, "the connection is new")
         for line in self._lines.values():
-            line.kept.clear()
-            line.asked = False
+            line.take_kept()
         streams = [f"{symbol.lower()}@{kind}" for symbol in self._lines for kind in self._streams()]
         asked = {"method": "SUBSCRIBE", "params": streams, "id": 1}
         return [*lost, Send(msgspec.json.encode(asked).decode())]
@@ -202,12 +209,10 @@ class Binance:
                 return self._marked(_mark(frame).data, at_ns)
             if frame.startswith(b"forceOrder", at):
                 return self._liquidated(_forced(frame).data.o, at_ns)
-            reply = _reply(frame)
+            error = bytes(_reply(frame).error).decode()
         except UNREADABLE:
             return self._lose_all(at_ns, "a message of the venue cannot be read")
-        if bytes(reply.error):
-            return [Complained(f"binance {self._product}", bytes(reply.error).decode()[:500])]
-        return []
+        return [Complained(f"binance {self._product}", error[:500])] if error else []
 
     def fetched(self, fetch: Fetch, body: bytes, at_ns: int) -> list[Out]:
         """The answer to a Fetch. One that cannot be read is asked for again with the next diff."""
@@ -220,8 +225,7 @@ class Binance:
             return [line.replica.lose(at_ns, f"its snapshot cannot be read ({error})")]
         line.last, line.first = snapshot.lastUpdateId, None
         out: list[Out] = [line.replica.reset(at_ns, snapshot.T * _MS, bids, asks)]
-        kept, line.kept = line.kept, {}
-        for _, (diff, frame) in sorted(kept.items()):
+        for _, (diff, frame) in sorted(line.take_kept().items()):
             out += self._diff(diff, frame, at_ns)
         return out
 
@@ -262,10 +266,10 @@ class Binance:
 
     def _keep(self, line: _Line, diff: _Depth, frame: bytes) -> list[Out]:
         """Keep a diff until the snapshot is there; ask for it once."""
-        if len(line.kept) >= KEPT_MAX:
-            line.kept.clear()
-            line.asked = False
+        if len(line.kept) >= KEPT_MAX or line.kept_bytes + len(frame) > KEPT_MAX_BYTES:
+            line.take_kept()
         line.kept[diff.u] = diff, frame
+        line.kept_bytes += len(frame)
         if line.asked:
             return []
         line.asked = True

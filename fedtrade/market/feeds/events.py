@@ -34,11 +34,11 @@ _OFF_GRID: Final = 1 / 64
 
 
 class OffGrid(Refusal):
-    """A price or size that is no whole number of its market's units, or too many of them."""
+    """A price or size that is no whole number of its market's units, or too many; or no price."""
 
     def __init__(self, market: Market, price: float, size: float) -> None:
         super().__init__(
-            f"{market}: {size} at {price} is no whole number of units from 0 to 2^46, with "
+            f"{market}: {size} at {price} is no whole number of units up to 2^46, with "
             f"{market.price_decimals} decimals of price and {market.size_decimals} of size. "
             "State those that the venue uses now."
         )
@@ -150,6 +150,8 @@ def _read_rows(
                 value *= 10
                 if value > UNITS_MAX:
                     return -1
+            if column == 0 and value == 0:
+                return -1
             units[rows, column] = value
             at += 1
             if at >= end or text[at] != (44 if column == 0 else 93):
@@ -170,7 +172,7 @@ def _into_units(
             if not 0.0 <= scaled <= UNITS_MAX:  # so too where it is no number
                 return row
             whole = np.rint(scaled)
-            if abs(scaled - whole) > _OFF_GRID:
+            if abs(scaled - whole) > _OFF_GRID or (column == 0 and whole == 0.0):
                 return row
             units[row, column] = np.int64(whole)
     return -1

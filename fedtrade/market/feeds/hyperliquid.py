@@ -1,7 +1,16 @@
 """Hyperliquid: `l2Book`, `trades`, `bbo` and `activeAssetCtx` of a coin.
 
-Every book message is the whole book (20 levels a side), so that there is nothing to miss; one that is
-older than the last by the venue's clock is left out. There are no numbers and no checksums.
+Every book message is the whole book (20 levels a side) with the venue's time, so there is nothing to
+miss: what was lost is told again with the next push. There are no numbers and no checksums; what shows
+that something is wrong:
+
+    times    an older book than the newest came late, or twice, and is left out
+    silence  pushes come every 0.5 s, since July 2026 every 5 s, whether or not anything has changed;
+             a book of which two are missing is not served
+    a book that crosses, and what cannot be read
+
+What nothing shows: that one push is missing. Until the next one the book served is the newest that
+came, as old as its `venue_ns` says; `bbo` tells the best levels of every block between.
 """
 
 from __future__ import annotations
@@ -24,6 +33,8 @@ from fedtrade.market.feeds.events import (
 from fedtrade.market.feeds.lines import Lines
 
 _MS: Final = 1_000_000
+QUIET_MAX_NS: Final = 12_000_000_000
+"""Two pushes of 5.0 to 5.6 s and some delay."""
 PING: Final = Send('{"method":"ping"}')
 """To be sent where nothing came for 50 s; the venue closes a line after 60."""
 
@@ -81,7 +92,7 @@ class Hyperliquid:
     """One connection to Hyperliquid: bytes in, events and wishes out."""
 
     def __init__(self, markets: Sequence[Market]) -> None:
-        self._lines = Lines(markets, self._again)
+        self._lines = Lines(markets, self._again, QUIET_MAX_NS)
         self._newest_ms: dict[str, int] = {}
         self.replicas = self._lines.replicas
 
@@ -107,17 +118,22 @@ class Hyperliquid:
                 return self._quoted(_best(message.data), at_ns)
             if message.channel == "activeAssetCtx":
                 return self._marked(_active(message.data), at_ns)
+            if message.channel == "error":
+                return [Complained("hyperliquid", bytes(message.data).decode()[:500])]
         except UNREADABLE:
             return self._lines.lose_all(at_ns, "a message of the venue cannot be read")
-        if message.channel == "error":
-            return [Complained("hyperliquid", bytes(message.data).decode()[:500])]
         return []
 
     def _whole(self, book: _Book, at_ns: int) -> list[Out]:
-        if self._lines.market(book.coin) is None:
+        market = self._lines.market(book.coin)
+        if market is None:
             return []
-        if book.time < self._newest_ms.get(book.coin, 0):
+        newest = self._newest_ms.get(book.coin, 0)
+        if book.time < newest and not self.replicas[market].quiet(at_ns):
             return []
+        if book.time < newest:  # nothing newer comes: that time was wrong, or this line has hung
+            del self._newest_ms[book.coin]
+            return self._lines.lose(book.coin, at_ns, f"{book.time} came after {newest}")
         self._newest_ms[book.coin] = book.time
         bids, asks = ([(each.px, each.sz) for each in side] for side in book.levels)
         return self._lines.whole(book.coin, 0, at_ns, book.time * _MS, bids, asks)

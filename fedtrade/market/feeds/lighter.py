@@ -89,13 +89,13 @@ class Lighter:
         """A message of the venue. What cannot be read may have been any book's, so all are lost."""
         try:
             message = _message(frame)
+            error = bytes(message.error).decode()
         except UNREADABLE:
             return self._lines.lose_all(at_ns, "a message of the venue cannot be read")
         if message.type == "ping":
             return [PONG]
-        error = bytes(message.error)
         if error:
-            return [Complained("lighter", error.decode()[:500])]
+            return [Complained("lighter", error[:500])]
         symbol = message.channel.partition(":")[2]
         market, book = self._lines.market(symbol), message.order_book
         if market is None:

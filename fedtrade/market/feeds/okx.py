@@ -17,6 +17,7 @@ from zlib import crc32
 
 import msgspec
 
+from fedtrade.market.book import LEVELS_MAX
 from fedtrade.market.feeds.events import (
     UNREADABLE,
     Complained,
@@ -92,7 +93,7 @@ class _Message(msgspec.Struct):
 
 
 _message = msgspec.json.Decoder(_Message).decode
-_books = msgspec.json.Decoder(list[_Book], strict=False).decode
+_books = msgspec.json.Decoder(tuple[_Book], strict=False).decode
 _trades = msgspec.json.Decoder(list[_Trade], strict=False).decode
 _states = msgspec.json.Decoder(list[_State], strict=False).decode
 _tickers = msgspec.json.Decoder(list[_Ticker], strict=False).decode
@@ -132,9 +133,8 @@ class Okx:
                 return [Complained("okx", message.msg[:500])] if problem else []
             channel, symbol = message.arg.channel, message.arg.instId
             if channel == "books":
-                books = _books(message.data)
-                whole = message.action == "snapshot"
-                return [out for book in books for out in self._changed(symbol, book, whole, at_ns)]
+                (book,) = _books(message.data)
+                return self._changed(symbol, book, message.action == "snapshot", at_ns)
             if channel == "trades":
                 return self._traded(symbol, _trades(message.data), at_ns)
             if channel == "tickers":
@@ -172,6 +172,8 @@ class Okx:
                 texts[price] = (price_text, size_text)
                 if float(size_text) == 0:
                     del texts[price]
+            if len(texts) > LEVELS_MAX:
+                return self._lines.lose(symbol, at_ns, "it has more levels than a book may have")
         if book.checksum is not None and self._checksum(market, at_ns) != book.checksum:
             return self._lines.lose(symbol, at_ns, "its checksum is another")
         return out

@@ -33,10 +33,12 @@ class BookStale(Stale):
 class Replica:
     """The copy of one book. A feed applies; anybody else may only ask for `book`."""
 
-    __slots__ = ("_book", "_heard_ns", "_held", "_lost", "losses", "market")
+    __slots__ = ("_book", "_heard_ns", "_held", "_lost", "_quiet_max_ns", "losses", "market")
 
-    def __init__(self, market: Market) -> None:
+    def __init__(self, market: Market, quiet_max_ns: int = QUIET_MAX_NS) -> None:
+        """`quiet_max_ns`: less where the venue repeats itself more often than that."""
         self.market = market
+        self._quiet_max_ns = quiet_max_ns
         self.losses = 0
         """How often a live book was lost."""
         self._book = Book()
@@ -60,7 +62,7 @@ class Replica:
 
     def quiet(self, now_ns: int) -> bool:
         """Whether nothing was heard of it for too long."""
-        return now_ns - self._heard_ns > QUIET_MAX_NS
+        return now_ns - self._heard_ns > self._quiet_max_ns
 
     def book(self, now_ns: int) -> Book:
         """The book. Raises BookStale where it may not be believed."""

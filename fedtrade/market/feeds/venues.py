@@ -15,6 +15,7 @@ from fedtrade.market.feeds import bybit, hyperliquid, okx
 from fedtrade.market.feeds.binance import Binance
 from fedtrade.market.feeds.bitmex import Bitmex
 from fedtrade.market.feeds.bybit import Bybit
+from fedtrade.market.feeds.bybit_2021 import Bybit2021
 from fedtrade.market.feeds.deribit import Deribit
 from fedtrade.market.feeds.dydx import Dydx
 from fedtrade.market.feeds.events import Fetch, Market, Out, Send
@@ -80,6 +81,7 @@ VENUES: Final[Mapping[str, Venue]] = {
             "bybit-spot", f"{_BYBIT}/spot", lambda markets: Bybit(markets, spot=True),
             ping=bybit.PING,
         ),
+        Venue("bybit-2021", "", Bybit2021),
         Venue("okx", "wss://ws.okx.com:8443/ws/v5/public", Okx, ping=okx.PING),
         Venue("deribit", "wss://www.deribit.com/ws/api/v2", Deribit),
         Venue("dydx", _DYDX, Dydx),

@@ -1,6 +1,7 @@
 """Frames as others have recorded them: (received at, connection, bytes) of a file of the data pack."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,41 @@ def play(name, feed, connection=""):
         if conn.endswith(connection):
             out += feed.received(frame, at)
     return out
+
+
+def holes(make, told, change):
+    """Leave out each change of a recorded book in turn; gives how that ended, and how often.
+
+    `told`: the frames of one market, with when they came; `change`: what its changes of the book have
+    in them and nothing else has. At once: no wrong book was served. Later: one was, until the feed
+    lost or held it. Outlived: one was, until what came after had put it right. Unseen: one was, to the
+    end of the recording.
+    """
+
+    def served(feed):
+        (replica,) = feed.replicas.values()
+        if not replica.live or replica.held:
+            return None
+        return replica.applied.bids(10**6).tobytes(), replica.applied.asks(10**6).tobytes()
+
+    ends, whole, books = Counter(), make(), []
+    for at, frame in told:
+        whole.received(frame, at)
+        books.append(served(whole))
+        assert books[-1] or change not in frame
+    for hole, (_, left_out) in enumerate(told):
+        if change not in left_out:
+            continue
+        feed, end = make(), None
+        for place, (at, frame) in enumerate(told):
+            if place == hole:
+                continue
+            feed.received(frame, at)
+            if place > hole:
+                book = served(feed)
+                if book in (None, books[place]):
+                    end = end and ("later" if book is None else "outlived")
+                    break
+                end = "unseen"
+        ends[end or "at once"] += 1
+    return dict(ends)

@@ -1,4 +1,4 @@
-"""Binance: recorded frames give the recorded books; no fault makes a wrong book served."""
+"""Binance: recorded frames give the recorded books."""
 
 import json
 import re
@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from truth import EXAMPLES, FAULTS, MARKET, Truth, withstand
+from sides import BinanceSide
+from truth import MARKET, Truth, held
 
 from fedtrade.errors import BadInput
+from fedtrade.market.feeds import binance
 from fedtrade.market.feeds.binance import Binance
 from fedtrade.market.feeds.events import (
     BookLost,
@@ -33,7 +35,6 @@ RECORDED = [
     ("binance_usdm_btcusdt_20240808", "usdm", "BTCUSDT", 3436),
     ("binance_usdm_ethusdt_20240718", "usdm", "ETHUSDT", 4769),
 ]
-PRODUCTS = ("spot", "usdm", "coinm")
 
 
 @pytest.mark.parametrize(("name", "product", "symbol", "rows"), RECORDED)
@@ -50,6 +51,7 @@ def test_a_recording_gives_the_recorded_book_and_loses_nothing(name, product, sy
               table.filter(pl.col("stream") == stream).iter_rows(named=True)}  # fmt: skip
     market = Market(f"binance {product}", symbol)
     feed, fetch, compared = Binance(product, [market], "0ms"), None, 0
+    told = {Quoted: [], Traded: []}
     feed.connected(0)
     with zstandard.open(file, "rb") as lines:
         for line in lines.read().splitlines():
@@ -60,85 +62,82 @@ def test_a_recording_gives_the_recorded_book_and_loses_nothing(name, product, sy
                 out = feed.received(frame, int(at))
             fetch = next((o for o in out if isinstance(o, Fetch)), fetch)
             assert not any(isinstance(o, Complained) for o in out)
+            for each in out:
+                told.get(type(each), []).append(each)
             if int(at) in wanted and any(isinstance(o, BookMoved) for o in out):
                 book, row = feed.replicas[market].book(int(at)), wanted[int(at)]
                 for side, levels in (("bid", book.bids(10)), ("ask", book.asks(10))):
-                    told = [[row[f"{side}_px_{i}"], row[f"{side}_sz_{i}"]] for i in range(10)]
-                    np.testing.assert_array_equal(levels / 1e8, told)
+                    best = [[row[f"{side}_px_{i}"], row[f"{side}_sz_{i}"]] for i in range(10)]
+                    np.testing.assert_array_equal(levels / 1e8, best)
                 compared += 1
     assert compared == rows
     assert feed.replicas[market].losses == 0
+    for table, kind, columns in (
+        ("lob/binance_bbo", Quoted, ("bid_px", "bid_sz", "ask_px", "ask_sz")),
+        ("trades/binance_trades", Traded, ("price", "qty")),
+    ):
+        there = pl.read_parquet(SHARED / f"{table}.parquet").filter(pl.col("stream") == stream)
+        first, last = told[kind][0].at_ns, told[kind][-1].at_ns
+        there = there.filter(pl.col("ts_recv_ns").is_between(first, last))
+        assert there["ts_recv_ns"].to_list() == [each.at_ns for each in told[kind]]
+        fields = ("bid", "bid_size", "ask", "ask_size") if kind is Quoted else ("price", "size")
+        for column, field in zip(columns, fields, strict=True):
+            assert there[column].to_list() == [getattr(each, field) for each in told[kind]]
 
 
-class Venue:
-    """Binance's side of one book: diffs and snapshots of a true one, some ids to a diff."""
-
-    def __init__(self, product, truth, seed):
-        self.product, self.truth = product, truth
-        rng = np.random.default_rng(seed)
-        self.last = [1_000, *(1_000 + np.cumsum(rng.integers(1, 5, len(truth.moves)))).tolist()]
-
-    def diff(self, number):
-        """The message of move `number`, from 1 on."""
-        bids, asks = self.truth.moves[number - 1]
-        data = {"e": "depthUpdate", "E": number, "s": self.truth.market.symbol,
-                "U": self.last[number - 1] + 1, "u": self.last[number],
-                "b": self.truth.text(bids), "a": self.truth.text(asks)}  # fmt: skip
-        if self.product != "spot":
-            data |= {"T": number, "pu": self.last[number - 1]}
-        return json.dumps({"stream": "btcusdt@depth@100ms", "data": data}).encode()
-
-    def whole(self, number):
-        bids, asks = self.truth.books[number]
-        return json.dumps({"lastUpdateId": self.last[number], "bids": self.truth.text(bids),
-                           "asks": self.truth.text(asks)}).encode()  # fmt: skip
-
-
-@settings(max_examples=EXAMPLES)
-@given(st.sampled_from(PRODUCTS), st.integers(0, 2**32), FAULTS, st.integers(0, 4))
-def test_no_fault_makes_a_wrong_book_served(product, seed, faults, delay):
-    truth = Truth(seed, len(faults) + 12)
-    withstand(Binance(product, [MARKET]), Venue(product, truth, seed), faults, delay)
+@pytest.mark.parametrize(("limit", "value"), [("KEPT_MAX", 3), ("KEPT_MAX_BYTES", 1_000)])
+def test_what_is_kept_has_a_limit_and_then_the_snapshot_is_asked_for_anew(
+    monkeypatch, limit, value
+):
+    monkeypatch.setattr(binance, limit, value)
+    side, feed = BinanceSide(Truth(1, 40), "usdm", 1), Binance("usdm", [MARKET])
+    asked = [len(feed.received(side.diff(number), 0)) for number in range(1, 31)]
+    assert asked[0] == 1
+    assert 3 <= sum(asked) < 30
+    feed.fetched(Fetch(MARKET, ""), side.whole(29), 0)
+    assert held(feed.replicas[MARKET].book(0)) == side.truth.books[30]
 
 
 def test_a_book_is_not_served_before_it_is_whole_nor_after_a_gap_nor_when_quiet():
     truth = Truth(1, 9)
-    venue, feed = Venue("usdm", truth, 1), Binance("usdm", [MARKET])
+    side, feed = BinanceSide(truth, "usdm", 1), Binance("usdm", [MARKET])
     replica = feed.replicas[MARKET]
     with pytest.raises(BookStale, match="never whole"):
         replica.book(0)
-    (fetch,) = feed.received(venue.diff(1), 5)
+    (fetch,) = feed.received(side.diff(1), 5)
     assert fetch == Fetch(MARKET, "/fapi/v1/depth?symbol=BTCUSDT&limit=1000")
-    feed.fetched(fetch, venue.whole(1), 6)
+    feed.fetched(fetch, side.whole(1), 6)
     assert replica.book(6)
     with pytest.raises(BookStale, match="nothing was heard for 61 s"):
         replica.book(61_000_000_006)
-    feed.received(venue.diff(2), 7)
-    lost, fetch = feed.received(venue.diff(4), 8)
+    feed.received(side.diff(2), 7)
+    lost, fetch = feed.received(side.diff(4), 8)
     assert isinstance(lost, BookLost)
-    with pytest.raises(BookStale, match=f"after {venue.last[2]} came"):
+    with pytest.raises(BookStale, match=f"after {side.last[2]} came"):
         replica.book(8)
     assert replica.losses == 1
 
 
 def test_a_crossed_book_is_lost():
     truth = Truth(1, 9)
-    venue, feed = Venue("spot", truth, 1), Binance("spot", [MARKET])
-    (fetch,) = feed.received(venue.diff(1), 5)
-    feed.fetched(fetch, venue.whole(1), 6)
-    data = json.loads(venue.diff(2))
+    side, feed = BinanceSide(truth, "spot", 1), Binance("spot", [MARKET])
+    (fetch,) = feed.received(side.diff(1), 5)
+    feed.fetched(fetch, side.whole(1), 6)
+    data = json.loads(side.diff(2))
     data["data"]["b"] = [["90000.00", "1.000"]]
     (lost,) = feed.received(json.dumps(data).encode(), 7)
     assert lost.reason == "its best bid is at or over its best ask"
 
 
-@pytest.mark.parametrize("levels", [[["1.001", "1"]], [["-1", "1"]], [["1e30", "1"]]])
+@pytest.mark.parametrize(
+    "levels", [[["1.001", "1"]], [["-1", "1"]], [["1e30", "1"]], [["0.00", "1"]], [["5e-324", "1"]]]
+)
 def test_a_level_off_the_grid_loses_the_book(levels):
     truth = Truth(1, 9)
-    venue, feed = Venue("spot", truth, 1), Binance("spot", [MARKET])
-    (fetch,) = feed.received(venue.diff(1), 5)
-    feed.fetched(fetch, venue.whole(1), 6)
-    data = json.loads(venue.diff(2))
+    side, feed = BinanceSide(truth, "spot", 1), Binance("spot", [MARKET])
+    (fetch,) = feed.received(side.diff(1), 5)
+    feed.fetched(fetch, side.whole(1), 6)
+    data = json.loads(side.diff(2))
     data["data"]["b"] = levels
     lost, again = feed.received(json.dumps(data).encode(), 7)
     assert "State those" in lost.reason
@@ -169,7 +168,7 @@ def test_levels_read_digit_by_digit_are_those_that_a_json_reader_reads(bids, ask
     plain = [all(re.fullmatch(r"[0-9]+([.][0-9]+)?", each) for each in row) for row in bids + asks]
     if read is None:
         assert spaced or not all(plain) or any(
-            float(p) * 100 % 1 or float(p) > 2**46 / 100 for p, _ in bids + asks if p
+            float(p) * 100 % 1 or not 0 < float(p) <= 2**46 / 100 for p, _ in bids + asks if p
         )  # fmt: skip
         return
     for levels, told in zip(read, (bids, asks), strict=True):

@@ -1,12 +1,11 @@
-"""Bybit v5: numbered changes; recorded frames; no fault makes a wrong book served."""
+"""Bybit v5: numbered changes; recorded frames."""
 
 import json
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from recorded import frames, play
-from truth import EXAMPLES, FAULTS, MARKET, Truth, withstand
+from sides import BybitSide
+from truth import MARKET, Truth
 
 from fedtrade.market.feeds.bybit import Bybit
 from fedtrade.market.feeds.events import (
@@ -19,32 +18,7 @@ from fedtrade.market.feeds.events import (
     Quoted,
     Traded,
 )
-
-
-class Venue:
-    """Bybit's side of one book."""
-
-    def __init__(self, truth):
-        self.truth = truth
-
-    def message(self, number, kind, bids, asks):
-        symbol = self.truth.market.symbol
-        data = {"s": symbol, "b": self.truth.text(bids), "a": self.truth.text(asks),
-                "u": 10 + number, "seq": 1}  # fmt: skip
-        told = {"topic": f"orderbook.200.{symbol}", "type": kind, "ts": number, "data": data}
-        return json.dumps(told).encode()
-
-    def diff(self, number):
-        return self.message(number, "delta", *self.truth.moves[number - 1])
-
-    def whole(self, number):
-        return self.message(number, "snapshot", *self.truth.books[number])
-
-
-@settings(max_examples=EXAMPLES)
-@given(st.integers(0, 2**32), FAULTS, st.integers(0, 4))
-def test_no_fault_makes_a_wrong_book_served(seed, faults, delay):
-    withstand(Bybit([MARKET]), Venue(Truth(seed, len(faults) + 12)), faults, delay)
+from fedtrade.market.feeds.lines import ASK_AGAIN_NS
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -65,11 +39,23 @@ def test_recorded_frames_replay_without_a_loss(place):
 
 
 def test_a_number_of_one_is_a_whole_book():
-    venue, feed = Venue(Truth(3, 9)), Bybit([MARKET])
-    feed.received(venue.whole(0), 0)
-    anew = json.loads(venue.message(2, "delta", *venue.truth.books[2]))
+    side, feed = BybitSide(Truth(3, 9)), Bybit([MARKET])
+    feed.received(side.whole(0), 0)
+    anew = json.loads(side.message(2, "delta", *side.truth.books[2]))
     anew["data"]["u"] = 1
     assert isinstance(feed.received(json.dumps(anew).encode(), 0)[0], BookReset)
+
+
+def test_a_venue_whose_whole_books_cross_is_not_stormed():
+    side, feed = BybitSide(Truth(3, 9)), Bybit([MARKET])
+    crossed = side.message(1, "snapshot", {5: 1}, {4: 1})
+    lost, *asked = feed.received(crossed, 0)
+    assert isinstance(lost, BookLost)
+    assert len(asked) == 2
+    assert [type(each) for each in feed.received(crossed, ASK_AGAIN_NS - 1)] == [BookLost]
+    assert len(feed.received(crossed, ASK_AGAIN_NS)) == 3
+    assert isinstance(feed.received(side.whole(2), ASK_AGAIN_NS + 1)[0], BookReset)
+    assert len(feed.received(crossed, ASK_AGAIN_NS + 2)) == 3  # a loss of its own
 
 
 def told(topic, data, kind="snapshot"):

@@ -1,12 +1,10 @@
-"""Deribit: changes that name their predecessor; recorded frames; no fault makes a wrong book served."""
+"""Deribit: changes that name their predecessor; recorded frames."""
 
 import json
 from collections import Counter
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from recorded import frames, play
-from truth import EXAMPLES, FAULTS, MARKET, Truth, withstand
+from truth import MARKET
 
 from fedtrade.market.feeds.deribit import Deribit
 from fedtrade.market.feeds.events import Complained, Liquidated, Marked, Market, Quoted, Traded
@@ -16,37 +14,6 @@ def told(channel, data):
     params = {"channel": f"{channel}.BTCUSDT.raw", "data": data}
     message = {"jsonrpc": "2.0", "method": "subscription", "params": params}
     return json.dumps(message).encode()
-
-
-class Venue:
-    """Deribit's side of one book."""
-
-    def __init__(self, truth):
-        self.truth = truth
-
-    def message(self, number, bids, asks, **more):
-        rows = [
-            [
-                ["change" if size else "delete", price / 1e2, size / 1e3]
-                for price, size in each.items()
-            ]
-            for each in (bids, asks)
-        ]
-        data = {"instrument_name": "BTCUSDT", "change_id": 7 * number, "timestamp": number}
-        return told("book", {**data, "bids": rows[0], "asks": rows[1], **more})
-
-    def diff(self, number):
-        moves = self.truth.moves[number - 1]
-        return self.message(number, *moves, type="change", prev_change_id=7 * number - 7)
-
-    def whole(self, number):
-        return self.message(number, *self.truth.books[number], type="snapshot")
-
-
-@settings(max_examples=EXAMPLES)
-@given(st.integers(0, 2**32), FAULTS, st.integers(0, 4))
-def test_no_fault_makes_a_wrong_book_served(seed, faults, delay):
-    withstand(Deribit([MARKET]), Venue(Truth(seed, len(faults) + 12)), faults, delay)
 
 
 def test_recorded_frames_replay_without_a_loss():

@@ -3,10 +3,9 @@
 import json
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from recorded import frames, play
-from truth import EXAMPLES, FAULTS, MARKET, Truth, withstand
+from sides import DydxSide
+from truth import MARKET, Truth
 
 from fedtrade.market.feeds.dydx import Dydx
 from fedtrade.market.feeds.events import (
@@ -22,56 +21,19 @@ from fedtrade.market.feeds.events import (
 from fedtrade.market.feeds.replica import BookStale
 
 
-class Venue:
-    """dYdX's side of one book; it numbers what it sends, as it sends it."""
-
-    def __init__(self, truth):
-        self.truth, self.sent = truth, {}
-
-    def message(self, kind, contents, channel="orderbook"):
-        self.sent[len(self.sent)] = None
-        told = {"type": kind, "connection_id": "c", "message_id": len(self.sent),
-                "channel": f"v4_{channel}", "id": "BTCUSDT", "contents": contents}  # fmt: skip
-        return json.dumps(told).encode()
-
-    def diff(self, number):
-        if number not in self._made:
-            bids, asks = self.truth.moves[number - 1]
-            contents = {"bids": self.truth.text(bids), "asks": self.truth.text(asks)}
-            self._made[number] = self.message("channel_data", contents)
-        return self._made[number]
-
-    @property
-    def _made(self):
-        return self.__dict__.setdefault("made", {})
-
-    def whole(self, number):
-        sides = [
-            [{"price": price, "size": size} for price, size in self.truth.text(side)]
-            for side in self.truth.books[number]
-        ]
-        return self.message("subscribed", {"bids": sides[0], "asks": sides[1]})
-
-
 @pytest.mark.parametrize("place", [0.5, 0.9])
 def test_a_torn_message_costs_one_whole_book(place):
     """Its number is told before what cannot be read, so that nobody waits for it besides."""
-    venue, feed = Venue(Truth(3, 20)), Dydx([MARKET], patience=3)
+    side, feed = DydxSide(Truth(3, 20)), Dydx([MARKET], patience=3)
     feed.connected(0)
-    feed.received(venue.whole(0), 0)
-    torn = venue.diff(1)
+    feed.received(side.whole(0), 0)
+    torn = side.diff(1)
     out = feed.received(torn[: int(place * len(torn))], 0)
     assert [type(each) for each in out] == [BookLost, Send, Send]
-    out = feed.received(venue.whole(1), 0)
+    out = feed.received(side.whole(1), 0)
     for number in range(2, 12):
-        out += feed.received(venue.diff(number), 0)
+        out += feed.received(side.diff(number), 0)
     assert [type(each) for each in out] == [BookReset, *[BookMoved] * 10]
-
-
-@settings(max_examples=EXAMPLES)
-@given(st.integers(0, 2**32), FAULTS, st.integers(0, 4))
-def test_no_fault_makes_a_wrong_book_served(seed, faults, delay):
-    withstand(Dydx([MARKET], patience=3), Venue(Truth(seed, len(faults) + 12)), faults, delay)
 
 
 def test_recorded_frames_replay_without_a_loss():
@@ -91,11 +53,11 @@ def test_recorded_frames_replay_without_a_loss():
 
 
 def test_a_book_is_held_while_a_message_is_missing():
-    venue, feed = Venue(Truth(1, 9)), Dydx([MARKET], patience=3)
+    side, feed = DydxSide(Truth(1, 9)), Dydx([MARKET], patience=3)
     replica = feed.replicas[MARKET]
-    feed.received(venue.whole(0), 0)
-    late = venue.message("subscribed", {"trades": []}, "trades")
-    (lost,) = feed.received(venue.diff(1), 0)
+    feed.received(side.whole(0), 0)
+    late = side.message("subscribed", {"trades": []}, "trades")
+    (lost,) = feed.received(side.diff(1), 0)
     assert lost.reason == "message 2 is missing"
     with pytest.raises(BookStale, match="message 2 is missing"):
         replica.book(0)
@@ -103,31 +65,31 @@ def test_a_book_is_held_while_a_message_is_missing():
     assert isinstance(reset, BookReset)
     assert replica.book(0)
     bids = {price: size for price, size in reset.bids.tolist()}
-    assert bids == venue.truth.books[1][0]
+    assert bids == side.truth.books[1][0]
 
 
 def test_what_is_newer_crosses_what_is_older():
-    venue, feed = Venue(Truth(1, 1)), Dydx([MARKET])
-    feed.received(venue.message("subscribed", {
+    side, feed = DydxSide(Truth(1, 1)), Dydx([MARKET])
+    feed.received(side.message("subscribed", {
         "bids": [{"price": "10.00", "size": "1"}],
         "asks": [{"price": "10.02", "size": "1"}, {"price": "10.05", "size": "2"}],
     }), 0)  # fmt: skip
     moved = {"bids": [["10.03", "4"]], "asks": []}
-    feed.received(venue.message("channel_batch_data", [moved]), 0)
+    feed.received(side.message("channel_batch_data", [moved]), 0)
     assert feed.replicas[MARKET].book(0).best() == (1003, 4000, 1005, 2000)
-    feed.received(venue.message("channel_data", {"asks": [["9.99", "1"]]}), 0)
+    feed.received(side.message("channel_data", {"asks": [["9.99", "1"]]}), 0)
     assert feed.replicas[MARKET].book(0).best() is None
 
 
 def test_everything_else_it_says():
-    venue, feed = Venue(Truth(1, 1)), Dydx([MARKET])
+    side, feed = DydxSide(Truth(1, 1)), Dydx([MARKET])
     assert all(isinstance(each, Send) for each in feed.connected(0))
     trades = {"trades": [{"price": "1.5", "size": "2", "side": "BUY", "createdAt": "x"}]}
-    told = venue.message("channel_data", trades, "trades")
+    told = side.message("channel_data", trades, "trades")
     assert feed.received(told, 1) == [Traded(MARKET, 1, 0, 1.5, 2.0, taker_buys=True)]
     contents = {"oraclePrices": {"BTCUSDT": {"oraclePrice": "3"}},
                 "trading": {"BTCUSDT": {"nextFundingRate": "0.1"}}}  # fmt: skip
-    told = venue.message("channel_data", contents, "markets")
+    told = side.message("channel_data", contents, "markets")
     assert feed.received(told, 1) == [
         Marked(MARKET, 1, 0, index=3.0), Marked(MARKET, 1, 0, funding_rate=0.1),
     ]  # fmt: skip

@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+from recorded import FOLDER
+
 from fedtrade.market.feeds.events import (
     BookLost,
     BookReset,
@@ -13,6 +16,7 @@ from fedtrade.market.feeds.events import (
     Traded,
 )
 from fedtrade.market.feeds.hyperliquid import Hyperliquid
+from fedtrade.market.feeds.replica import BookStale
 
 MARKET = Market("hyperliquid", "BTC")
 
@@ -40,6 +44,48 @@ def test_each_message_is_the_whole_book_and_an_older_one_is_left_out():
     assert isinstance(feed.received(book(7), 4)[0], BookReset)
     (lost, *_) = feed.received(book(8)[:-20], 5)
     assert lost.reason == "a message of the venue cannot be read"
+
+
+def test_a_book_of_which_two_pushes_are_missing_is_not_served():
+    feed = Hyperliquid([MARKET])
+    feed.received(book(5), 1)
+    assert feed.replicas[MARKET].book(1 + 12_000_000_000)
+    with pytest.raises(BookStale, match="nothing was heard for 12 s"):
+        feed.replicas[MARKET].book(2 + 12_000_000_000)
+
+
+def test_one_wrong_time_does_not_stop_a_book_for_good():
+    feed = Hyperliquid([MARKET])
+    feed.received(book(10**15), 1)
+    assert feed.received(book(6), 12_000_000_000) == []
+    lost, *asked = feed.received(book(7), 12_000_000_002)
+    assert isinstance(lost, BookLost)
+    assert len(asked) == 2
+    assert isinstance(feed.received(book(8), 12_000_000_003)[0], BookReset)
+
+
+@pytest.mark.parametrize("coin", ["BTC", "SOL"])
+def test_the_recorded_books_of_the_data_pack_are_those_that_are_served(coin):
+    """lob/hyperliquid_l2_20: as messages, and back."""
+    file = FOLDER.parent / "lob" / f"hyperliquid_l2_20_{coin}.parquet"
+    if not file.is_file():
+        pytest.skip("the recorded books are not here (shared/data/lob)")
+    import polars as pl
+
+    market, newest = Market("hyperliquid", coin), 0
+    feed = Hyperliquid([market])
+    for row in pl.read_parquet(file).iter_rows(named=True):
+        at, time = int(row["ts_recv_s"] * 1e9), row["ts_exch_ms"]
+        sides = [[(row[f"{side}_price_{i}"], row[f"{side}_size_{i}"]) for i in range(20)]
+                 for side in ("bid", "ask")]  # fmt: skip
+        levels = [[{"px": str(p), "sz": str(s), "n": 1} for p, s in side] for side in sides]
+        (reset,) = feed.received(told("l2Book", {"coin": coin, "time": time, "levels": levels}), at)
+        assert isinstance(reset, BookReset)
+        assert time >= newest
+        newest, served = time, feed.replicas[market].book(at)
+        for held, side in zip((served.bids(21), served.asks(21)), sides, strict=True):
+            assert (held / 1e8).tolist() == [list(level) for level in side]
+    assert feed.replicas[market].losses == 0
 
 
 def test_everything_else_it_says():

@@ -1,13 +1,11 @@
-"""Kraken Futures: one numbered level a message; recorded frames; no fault makes a wrong book served."""
+"""Kraken Futures: one numbered level a message; recorded frames."""
 
 import json
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from recorded import frames, play
-from truth import EXAMPLES, FAULTS, MARKET, Truth, withstand
+from truth import MARKET
 
 from fedtrade.market.feeds.events import Complained, Liquidated, Marked, Market, Quoted, Traded
 from fedtrade.market.feeds.kraken_futures import KrakenFutures
@@ -15,35 +13,6 @@ from fedtrade.market.feeds.kraken_futures import KrakenFutures
 
 def told(feed, **more):
     return json.dumps({"feed": feed, "product_id": "BTCUSDT", **more}).encode()
-
-
-class Venue:
-    """The venue's side of one book."""
-
-    def __init__(self, truth):
-        self.truth = truth
-
-    def diff(self, number):
-        bids, asks = self.truth.moves[number - 1]
-        ((price, size),) = [*bids.items(), *asks.items()]
-        side = "buy" if bids else "sell"
-        return told(
-            "book", side=side, seq=9 + number, price=price / 1e2, qty=size / 1e3, timestamp=1
-        )
-
-    def whole(self, number):
-        sides = [
-            [{"price": price / 1e2, "qty": size / 1e3} for price, size in side.items()]
-            for side in self.truth.books[number]
-        ]
-        return told("book_snapshot", seq=9 + number, timestamp=1, bids=sides[0], asks=sides[1])
-
-
-@settings(max_examples=EXAMPLES)
-@given(st.integers(0, 2**32), FAULTS, st.integers(0, 4))
-def test_no_fault_makes_a_wrong_book_served(seed, faults, delay):
-    venue = Venue(Truth(seed, len(faults) + 12, single=True))
-    withstand(KrakenFutures([MARKET]), venue, faults, delay)
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,18 @@
-"""OKX: ids and checksums; recorded frames; no fault makes a wrong book served."""
+"""OKX: ids and checksums; recorded frames."""
 
 import json
 from collections import Counter
-from zlib import crc32
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from recorded import play
-from truth import EXAMPLES, FAULTS, MARKET, Truth, withstand
+from sides import OkxSide
+from truth import MARKET, Truth
 
+from fedtrade.market.feeds import okx
 from fedtrade.market.feeds.events import (
     BookLost,
     BookMoved,
+    BookReset,
     Complained,
     Marked,
     Market,
@@ -23,48 +23,9 @@ from fedtrade.market.feeds.events import (
 from fedtrade.market.feeds.okx import PONG, Okx
 
 
-class Venue:
-    """OKX's side of one book."""
-
-    def __init__(self, truth):
-        self.truth = truth
-
-    def message(self, number, action, bids, asks, **more):
-        data = {"bids": self.rows(bids), "asks": self.rows(asks), "ts": str(number),
-                "checksum": self.checksum(number), "seqId": 10 + number, **more}  # fmt: skip
-        arg = {"channel": "books", "instId": self.truth.market.symbol}
-        return json.dumps({"arg": arg, "action": action, "data": [data]}).encode()
-
-    def rows(self, levels):
-        return [[*row, "0", "1"] for row in self.truth.text(levels)]
-
-    def diff(self, number):
-        return self.message(number, "update", *self.truth.moves[number - 1], prevSeqId=9 + number)
-
-    def whole(self, number):
-        return self.message(number, "snapshot", *self.truth.books[number], prevSeqId=-1)
-
-    def checksum(self, number):
-        bids, asks = self.truth.books[number]
-        best = (sorted(bids.items(), reverse=True)[:25], sorted(asks.items())[:25])
-        words = []
-        for place in range(25):
-            for side in best:
-                if place < len(side):
-                    words += self.truth.text(dict([side[place]]))[0]
-        found = crc32(":".join(words).encode())
-        return found - 2**32 if found >= 2**31 else found
-
-
-@settings(max_examples=EXAMPLES)
-@given(st.integers(0, 2**32), FAULTS, st.integers(0, 4))
-def test_no_fault_makes_a_wrong_book_served(seed, faults, delay):
-    withstand(Okx([MARKET]), Venue(Truth(seed, len(faults) + 12)), faults, delay)
-
-
 @pytest.mark.parametrize("ids", [True, False])
 def test_a_wrong_checksum_loses_the_book(ids):
-    venue, feed = Venue(Truth(3, 20)), Okx([MARKET])
+    side, feed = OkxSide(Truth(3, 20)), Okx([MARKET])
 
     def sent(frame):
         message = json.loads(frame)
@@ -74,11 +35,11 @@ def test_a_wrong_checksum_loses_the_book(ids):
         return message
 
     feed.connected(0)
-    feed.received(json.dumps(sent(venue.whole(0))).encode(), 0)
+    feed.received(json.dumps(sent(side.whole(0))).encode(), 0)
     for number in range(1, 10):
-        (moved,) = feed.received(json.dumps(sent(venue.diff(number))).encode(), 0)
+        (moved,) = feed.received(json.dumps(sent(side.diff(number))).encode(), 0)
         assert isinstance(moved, BookMoved)
-    message = sent(venue.diff(10))
+    message = sent(side.diff(10))
     message["data"][0]["bids"][-1][1] = "0.123"
     lost, *asked = feed.received(json.dumps(message).encode(), 0)
     assert isinstance(lost, BookLost)
@@ -98,14 +59,14 @@ def test_a_gap_is_found_by_the_checksum_alone_where_there_are_no_ids():
 
 
 def test_a_change_of_nothing_and_ids_that_begin_anew():
-    venue, feed = Venue(Truth(3, 9)), Okx([MARKET])
-    feed.received(venue.whole(0), 0)
-    same = venue.message(0, "update", {}, {}, prevSeqId=10)
+    side, feed = OkxSide(Truth(3, 9)), Okx([MARKET])
+    feed.received(side.whole(0), 0)
+    same = side.message(0, "update", {}, {}, prevSeqId=10)
     assert isinstance(feed.received(same, 0)[0], BookMoved)
-    lower = json.loads(venue.diff(1))
+    lower = json.loads(side.diff(1))
     lower["data"][0]["seqId"] = 3  # after maintenance
     assert isinstance(feed.received(json.dumps(lower).encode(), 0)[0], BookMoved)
-    after = json.loads(venue.diff(2))
+    after = json.loads(side.diff(2))
     after["data"][0] |= {"prevSeqId": 3, "seqId": 4}
     assert isinstance(feed.received(json.dumps(after).encode(), 0)[0], BookMoved)
 
@@ -152,8 +113,19 @@ def test_what_it_says_of_swaps_and_futures():
 
 def test_a_book_that_does_not_come_is_asked_for_again():
     feed = Okx([MARKET])
-    venue = Venue(Truth(3, 9))
+    side = OkxSide(Truth(3, 9))
     assert isinstance(feed.connected(0)[-1], Send)
-    assert feed.received(venue.diff(1), 9_999_999_999) == []
-    assert len(feed.received(venue.diff(2), 10_000_000_000)) == 2
-    assert feed.received(venue.diff(3), 19_999_999_999) == []
+    assert feed.received(side.diff(1), 9_999_999_999) == []
+    assert len(feed.received(side.diff(2), 10_000_000_000)) == 2
+    assert feed.received(side.diff(3), 19_999_999_999) == []
+
+
+def test_more_levels_than_a_book_may_have_lose_it(monkeypatch):
+    monkeypatch.setattr(okx, "LEVELS_MAX", 30)
+    side, feed = OkxSide(Truth(3, 9)), Okx([MARKET])
+    assert isinstance(feed.received(side.whole(0), 0)[0], BookReset)
+    levels = {price: 7 for price in range(5_000_000, 5_000_020)}
+    told = json.loads(side.message(0, "update", levels, {}, prevSeqId=10))
+    lost, *asked = feed.received(json.dumps(told).encode(), 0)
+    assert lost.reason == "it has more levels than a book may have"
+    assert len(asked) == 2

@@ -31,16 +31,14 @@ NOT_UNDERSTOOD = {
     "depth": "older than the snapshot, or kept until it came",
     "v3_orderbook channel_data": "applied while a message was missing: told when it had come",
     "tickers": "a change of fields that no event has, or spot's, which have no best bid and ask",
-    "orderBookL2_25": "the interface before v5, closed since: books by id, unnumbered",
-    "trade": "the interface before v5",
 }
 D = r'"instrument_name":"([\w-]+)"'
 FILES = [  # file, venue, decimals, symbols, connection, frames, events, understood by nobody
     ("cryptofeed_bitmex_20210722", "bitmex", (7, 0), r'"symbol":"([A-Z0-9]+)","id"', "", 2120,
      {"BookReset": 10, "BookMoved": 1969, "Quoted": 426, "Traded": 17},
      {"reply": 31, "quote partial": 10, "trade partial": 10}),
-    ("cryptofeed_bybit_20210417", "bybit-linear", (8, 6), r'"symbol":"(\w+)"', "", 3342, {},
-     {"reply": 16, "orderBookL2_25 snapshot": 8, "orderBookL2_25 delta": 3252, "trade": 66}),
+    ("cryptofeed_bybit_20210417", "bybit-2021", (4, 8), r'"symbol":"(\w+)"', "", 3342,
+     {"BookReset": 8, "BookMoved": 3252, "Traded": 101}, {"reply": 16}),
     ("cryptofeed_deribit_20210722", "deribit", (8, 2), D, "", 136,
      {"BookReset": 10, "BookMoved": 36, "Quoted": 76, "Marked": 89}, {"reply": 1}),
     ("cryptofeed_dydx_v3_20211028", "dydx-v3", (8, 4), r'"id":"([A-Z0-9]+-USD)"', "", 4733,
@@ -121,8 +119,7 @@ def test_a_recorded_file_replays_without_an_unexplained_loss(row):
     assert found.silent == silent
     assert found.complaints == []
     assert sum(replica.losses for replica in feed.replicas.values()) == 0
-    closed = name == "cryptofeed_bybit_20210417"
-    assert set(found.books.values()) <= ({"lost"} if closed else {"whole", "empty"})
+    assert set(found.books.values()) <= {"whole", "empty"}
     held = [each for each in found.losses if not re.search("message [0-9]+ is missing", each)]
     assert held == []
     for what in found.silent:

@@ -168,4 +168,10 @@ def test_what_is_no_text_or_nested_without_end_loses_books_and_raises_nothing(ve
             for text in (b'"' + wrong + b'"', wrong):
                 assert feed.received(b'{"' + key + b'":' + text + b',"x":1}', 0) == []
             feed.received(b'{"stream":"btcusdt@depth","data":{"s":"' + wrong + b'"}}', 0)
+    for wrong in (
+        b'{"error":{"\xe2":2}}',
+        b'{"type":"x","error":["\xe2"]}',
+        b'{"channel":"error","data":"\xe2"}',
+    ):
+        feed.received(wrong, 0)
     replay([Entry("recv", 1, "ws", b"[" * 100_000)], feed)
