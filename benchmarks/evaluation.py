@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedtrade.artifact import load, sha256_of
 from fedtrade.learning import baseline
-from fedtrade.learning.conformal import AdaptiveInterval, interval_score
+from fedtrade.learning.conformal import Track, interval_score, track_markets
 from fedtrade.learning.contenders import Contest, enter, fit_har, fit_trees, table_of
 from fedtrade.learning.evaluation import diebold_mariano, r_squared
 from fedtrade.learning.features import log_volume_ratio
@@ -67,17 +67,19 @@ def intervals(data: Path) -> None:
     """Coverage and interval score of adaptive intervals beside fixed quantiles, by window."""
     folder = DataFolder(data)
     markets = [m for m in folder.markets() if m[0] in ("binance", "unnamed_spot")]
-    rows = []
+    tracks = []
     for market in markets:
         table = table_of(folder, folder.candles(*market), EVER_S)
-        if len(table.end_s) < 5_000:
-            continue
-        end_s, forecast, target = causal_har(table)
-        start = AdaptiveInterval.fitted((target - forecast)[:CALIBRATION])
-        end_s, forecast, target = (a[CALIBRATION:] for a in (end_s, forecast, target))
-        lower, upper, _ = start.track(forecast, target)
-        fixed = forecast + start.lower, forecast + start.upper
-        rows.append((end_s, target, lower, upper, *fixed))
+        if len(table.end_s) >= 5_000:
+            tracks.append(Track(*causal_har(table), CALIBRATION))
+    rows = []
+    for one, bounds in zip(tracks, track_markets(tracks), strict=True):
+        first = (one.log_target - one.log_forecast)[:CALIBRATION]
+        end_s, forecast, target = (
+            a[CALIBRATION:] for a in (one.end_s, one.log_forecast, one.log_target)
+        )
+        fixed = (forecast + quantile for quantile in np.quantile(first, [0.05, 0.95]))
+        rows.append((end_s, target, *bounds, *fixed))
     when, y, low, high, low_fixed, high_fixed = (np.concatenate(c) for c in zip(*rows, strict=True))
     own = [((r[1] >= r[2]) & (r[1] <= r[3])).mean() for r in rows]
     print(f"{len(rows)} markets, {len(y):,} hours; by market {min(own):.3f} to {max(own):.3f}\n")

@@ -28,8 +28,8 @@ from fedtrade.risk.breakers import RULES, Level
 from fedtrade.trading.mandate import Carried
 
 _CANDLES: Final = ("start_s", "width_s", "open", "high", "low", "close", "notional_usd")
-HISTORY_S: Final = 9 * 86_400
-"""How far back bars are given: the features look back a week."""
+HISTORY_S: Final = 15 * 86_400
+"""How far back bars are given: features look back a week, and intervals start from 100 hours more."""
 
 
 @dataclass(frozen=True, slots=True)

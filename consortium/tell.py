@@ -155,6 +155,7 @@ def tell_chain(
         true_price=series.true_price,
         pool_price=series.pool_price,
         forecast_variance=[r["variance_per_hour"] for r in aligned],
+        forecast_interval=[r["variance_interval"] for r in aligned],
         equity=[r["equity_quote"] for r in aligned],
         equity_static=series.static_quote,
         equity_hold=series.hold_quote,

@@ -32,6 +32,7 @@ from fedtrade import artifact
 from fedtrade.governed import Governed
 from fedtrade.learning.features import FeatureStream
 from fedtrade.learning.forecast import Forecast, Forecaster
+from fedtrade.learning.hindsight import Hindsight
 from fedtrade.market.actions import Action, ProvideLiquidity, SwapExactInput, WithdrawLiquidity
 from fedtrade.market.events import (
     ActionSettled,
@@ -89,6 +90,7 @@ class Agent:
         self.last_receipt: Receipt | None = None
         self._forecaster = Forecaster(self.artifact)
         self._features = FeatureStream()
+        self._hindsight = Hindsight(self._forecaster)
         self._readings: Readings | None = None
         self._run = carried.run
         self._next_action = carried.next_action
@@ -110,16 +112,20 @@ class Agent:
             self.breakers.limits = in_force(self.settings.limits, Governed.of(event.values))
         if isinstance(event, BarClosed):  # refused before anything has taken it in
             self.world.refuse_off_grid(event)
-            self._features.observe(event)
+            self._take(event)
         self.world.apply(event)
         for bar in self.world.take_bars():
-            self._features.observe(bar)
+            self._take(bar)
         match event:
             case ActionSettled():
                 self._settled(event)
             case Head() if self._is_news(event):
                 return self._decide(event)
         return []
+
+    def _take(self, bar: BarClosed) -> None:
+        self._features.observe(bar)
+        self._hindsight.observe(self._features)
 
     def _decide(self, head: Head) -> list[Action]:
         self.portfolio.observe(value(self.world))
@@ -172,6 +178,8 @@ class Agent:
         refused: str,
     ) -> Receipt:
         live, portfolio = self.world.models.live(head.timestamp_s), self.portfolio
+        intervals = self._hindsight.around(forecast) if forecast else None
+        mean = self._features.trailing_mean_notional() or 0.0
         return Receipt(
             block=head.number,
             block_hash=head.hash,
@@ -193,7 +201,13 @@ class Agent:
             was_live=self._was_live,
             features_sha256=hashlib.sha256(row.tobytes()).hexdigest() if row is not None else "",
             variance_per_hour=forecast.variance_per_hour if forecast else None,
+            variance_interval=intervals.variance_per_hour if intervals else None,
             demand_quote_per_hour=demand,
+            demand_interval_quote=(
+                (intervals.demand_ratio[0] * mean, intervals.demand_ratio[1] * mean)
+                if intervals
+                else None
+            ),
             level=int(self.breakers.level),
             trips=tuple(trip.rule for trip in trips),
             range=plan.range,

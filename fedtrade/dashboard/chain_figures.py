@@ -267,6 +267,22 @@ def _beside_price(chain: ChainReport, limits: Sequence[float]) -> list[float]:
 
 def _variance_row(figure: Any, chain: ChainReport) -> None:
     values = [v if v is not None and v > 0 else None for v in chain.forecast_variance]
+    known = [(t, *v) for t, v in zip(chain.times_s, chain.forecast_interval, strict=True) if v]
+    for side, name in ((1, "lower"), (2, "upper")):
+        figure.add_trace(
+            go.Scatter(
+                x=times([row[0] for row in known]),
+                y=[row[side] for row in known],
+                mode="lines",
+                line={"color": GREY, "width": 0.8},
+                fill="tonexty" if side == 2 else None,
+                fillcolor="rgba(123,135,148,0.18)",
+                showlegend=False,
+                hovertemplate=f"%{{x|%H:%M}} {name} bound (90 %) %{{y:.2e}}<extra></extra>",
+            ),
+            2,
+            1,
+        )
     figure.add_trace(
         go.Scatter(
             x=times(chain.times_s),
@@ -279,7 +295,8 @@ def _variance_row(figure: Any, chain: ChainReport) -> None:
         2,
         1,
     )
-    ticks = log_ticks([v for v in values if v is not None], ticks_max=4)
+    shown = [v for v in values if v is not None] + [v for row in known for v in row[1:]]
+    ticks = log_ticks(shown, ticks_max=4)
     figure.update_yaxes(title_text="forecast<br>variance / h", row=2, col=1, **ticks)
 
 

@@ -7,6 +7,7 @@ times; a report in which they do not is refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -125,6 +126,8 @@ class ChainReport(_Frozen):
     pool_price: list[float]
     forecast_variance: list[float | None]
     """Per hour; None before the agent is warm."""
+    forecast_interval: list[tuple[float, float] | None]
+    """90 % interval of the hour's variance; None before enough forecasts have met their hours."""
     equity: list[float]
     equity_static: list[float]
     equity_hold: list[float]
@@ -149,6 +152,7 @@ class ChainReport(_Frozen):
             true_price=self.true_price,
             pool_price=self.pool_price,
             forecast_variance=self.forecast_variance,
+            forecast_interval=self.forecast_interval,
             equity=self.equity,
             equity_static=self.equity_static,
             equity_hold=self.equity_hold,
@@ -276,7 +280,7 @@ def _plain_hash(text: str) -> str:
     return text.lower().removeprefix("0x")
 
 
-def _need_equal(length: int, **series: list[float] | list[int] | list[float | None]) -> None:
+def _need_equal(length: int, **series: Sequence[object]) -> None:
     for name, values in series.items():
         if len(values) != length:
             raise ValueError(f"{name} has {len(values)} entries for {length} times")

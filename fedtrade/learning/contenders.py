@@ -13,7 +13,7 @@ it and whose next hour are there without a gap; what is missing is counted, neve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fedtrade.artifact import Artifact
 from fedtrade.learning import baseline, rivals
-from fedtrade.learning.conformal import LEAST_RESIDUALS, AdaptiveInterval
+from fedtrade.learning.conformal import LEAST_RESIDUALS, Track, track_markets
 from fedtrade.learning.features import CONTEXT, MEMORY_H, context_columns, neutral_rows
 from fedtrade.learning.folder import DataFolder
 from fedtrade.learning.forecast import Forecaster
@@ -54,8 +54,11 @@ class Contest:
     forecasts: dict[str, Floats]
     log_to_mean: dict[str, Floats | float]
     """log E[v] less E[log v], of all rows or of each (N,)."""
+    recent: MarketTable
+    """The last hours before the period, from which intervals start."""
+    recent_forecast: Floats
     bounds: Floats
-    """(N, 2 heads, lower and upper); NaN while an interval warms up."""
+    """(N, 2 heads, lower and upper); NaN until `fit_intervals`, and while an interval warms up."""
 
 
 def table_of(folder: DataFolder, candles: Candles, until_s: int) -> MarketTable:
@@ -106,7 +109,6 @@ def enter(
         else past
     )
     before, _ = _forecast(forecaster, recent)
-    bounds = _bounds(before, recent.targets, model, judged.targets)
     hours = round((int(inside.end_s[-1]) - int(inside.start_s[0])) / HOUR_S)
     return Contest(
         market,
@@ -116,7 +118,9 @@ def enter(
         max(0, hours - len(judged.end_s)),
         {"model": model, **naive},
         {"model": smearing, "persistence": 0.0, "seasonal": 0.0},
-        bounds,
+        recent,
+        before,
+        np.full((len(model), 2, 2), np.nan),
     )
 
 
@@ -127,21 +131,28 @@ def _forecast(forecaster: Forecaster, table: MarketTable) -> tuple[Floats, Float
     return pairs, np.log([f.variance_per_hour for f in told]) - pairs[:, 0]
 
 
-def _bounds(past: Floats, past_target: Floats, model: Floats, target: Floats) -> Floats:
-    """(N, 2, 2) bounds of both heads; NaN for the hours that an interval without past learns from."""
-    bounds = np.full((len(model), 2, 2), np.nan)
+def fit_intervals(judged: Sequence[Contest]) -> None:
+    """Fill in the bounds of every contest's model, with what the markets' hours have in common.
+
+    A market starts from its recent hours, or, where it has none, learns from its first WARM_UP_H.
+    """
     for head in range(2):
-        residuals = past_target[:, head] - past[:, head]
-        first = 0
-        if len(residuals) < LEAST_RESIDUALS:
-            first = WARM_UP_H
-            residuals = (target[:, head] - model[:, head])[:first]
-        if len(residuals) < LEAST_RESIDUALS or first >= len(model):
-            continue
-        start = AdaptiveInterval.fitted(residuals)
-        lower, upper, _ = start.track(model[first:, head], target[first:, head])
-        bounds[first:, head, 0], bounds[first:, head, 1] = lower, upper
-    return bounds
+        entered, tracks = [], []
+        for one in judged:
+            before = len(one.recent.end_s) if len(one.recent.end_s) >= LEAST_RESIDUALS else 0
+            warm = 0 if before else WARM_UP_H
+            if not before and len(one.table.end_s) <= warm:
+                continue
+            parts = (
+                (one.recent.end_s, one.table.end_s),
+                (one.recent_forecast[:, head], one.forecasts["model"][:, head]),
+                (one.recent.targets[:, head], one.table.targets[:, head]),
+            )
+            end_s, forecast, target = (np.concatenate([past[:before], now]) for past, now in parts)
+            tracks.append(Track(end_s, forecast, target, before + warm))
+            entered.append((one, warm))
+        for (one, warm), bounds in zip(entered, track_markets(tracks), strict=True):
+            one.bounds[warm:, head] = np.stack(bounds, axis=1)
 
 
 def fit_har(judged: list[Contest], artifact: Artifact, notes: list[str]) -> None:

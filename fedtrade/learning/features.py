@@ -228,6 +228,10 @@ class FeatureStream:
         """Parkinson variance of log price over the trailing hour."""
         return float(self._blocks[self._count - 1, blocks.VARIANCE]) if self._count else None
 
+    def last_hour_notional(self) -> float | None:
+        """Notional of the trailing hour (USD)."""
+        return float(self._blocks[self._count - 1, blocks.NOTIONAL]) if self._count else None
+
     def trailing_mean_notional(self) -> float | None:
         """Mean notional per hour over 168 h (USD): turns a demand ratio into an amount."""
         if not self.warm:

@@ -26,6 +26,7 @@ from fedtrade.learning.contenders import (
     enter,
     fit_garch,
     fit_har,
+    fit_intervals,
     fit_trees,
 )
 from fedtrade.learning.evaluation import NEWEY_WEST_LAG_H, diebold_mariano, qlike, r_squared
@@ -167,6 +168,7 @@ def evaluate_folder(
             judged.append(outcome)
     if not judged:
         raise _nothing(folder, chosen, from_s, until_s, skipped)
+    fit_intervals(judged)
     fit_har(judged, artifact, notes)
     absent = rivals.missing()
     if with_rivals and absent:

@@ -116,7 +116,13 @@ class Receipt:
     was_live: bool
     features_sha256: str
     variance_per_hour: float | None
+    variance_interval: tuple[float, float] | None
+    """90 % interval of the next hour's variance; None until enough forecasts have met their hours.
+
+    It is on record and decides nothing: what it should decide is a policy that nobody has tested.
+    """
     demand_quote_per_hour: float | None
+    demand_interval_quote: tuple[float, float] | None
     level: int
     trips: tuple[str, ...]
     range: tuple[int, int] | None

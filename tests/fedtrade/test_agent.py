@@ -94,6 +94,8 @@ class Market:
     amount0: int = 4 * 10**18
     amount1: int = 60_000 * 10**6
     now_s: int = T0
+    hours: int = HISTORY_H
+    """How much history there is."""
     number: int = 100
     pool: Pool = field(init=False)
     positions: dict[int, PositionHeld] = field(default_factory=dict)
@@ -122,9 +124,9 @@ class Market:
     def history(self) -> list[Event]:
         price = self.price
         return [
-            BarClosed(T0 - 3600 * (HISTORY_H - i), 3600, price, price * 1.004, price * 0.998, price,
-                      2e6 + 1e4 * (i % 7))
-            for i in range(HISTORY_H)
+            BarClosed(T0 - 3600 * (self.hours - i), 3600, price, price * (1.004 + 1e-4 * (i % 5)),
+                      price * 0.998, price, 2e6 + 1e4 * (i % 7))
+            for i in range(self.hours)
         ]  # fmt: skip
 
     def state(self) -> list[Event]:
@@ -843,6 +845,30 @@ def test_replay_reproduces_every_action_and_the_head_hash(tmp_path: Path) -> Non
     assert result.head_hash == play.journal.head_hash
     assert result.actions == len(play.actions) >= 4
     assert result.receipts > 30
+
+
+def test_receipts_carry_intervals_once_enough_hours_have_come_and_replay_makes_them_again(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    carried = Carried(run="j")
+    with Journal(path) as journal:
+        journal.append("start", start_body(carried))
+        # 168 h make the first forecast; the last of 100 residuals comes with the first live hour
+        play = Play(Market(hours=267), carried=carried, journal=journal)
+        play.churn(130)
+    receipts = [r.body for r in Reader(path) if r.kind == "receipt"]
+    known = [r for r in receipts if r["variance_interval"] is not None]
+    assert receipts[0]["variance_interval"] is receipts[0]["demand_interval_quote"] is None
+    assert min(r["timestamp_s"] for r in known) == T0 + 3600
+    assert all(r in known for r in receipts if r["timestamp_s"] >= T0 + 3600)
+    for low, high in (
+        *(r["variance_interval"] for r in known),
+        *(r["demand_interval_quote"] for r in known),
+    ):
+        assert 0 < low < high
+    assert len({tuple(r["variance_interval"]) for r in known}) > 1  # it learns on
+    assert replay(path, agents).receipts == len(receipts)
 
 
 def test_an_altered_event_is_found_and_named(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def synthetic_chain(
         true_price=true.tolist(),
         pool_price=pool.tolist(),
         forecast_variance=[None] * 10 + variance[10:].tolist(),
+        forecast_interval=[None] * 60 + [(v / 5, v * 5) for v in variance[60:].tolist()],
         equity=agent.tolist(),
         equity_static=static.tolist(),
         equity_hold=held.tolist(),
@@ -510,6 +511,7 @@ def test_a_report_of_nothing_is_a_page_that_says_so():
             "ranges": [],
             "levels": [LevelPoint(time_s=START_S, level="NORMAL", reason="start")],
             "forecast_variance": [None] * 720,
+            "forecast_interval": [None] * 720,
         }
     )
     text = Page(render(synthetic_report(chains=[still]))).text

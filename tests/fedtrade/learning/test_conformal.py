@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedtrade.learning.conformal import FAST, AdaptiveInterval, interval_score
+from fedtrade.learning.conformal import (
+    FAST,
+    AdaptiveInterval,
+    Track,
+    interval_score,
+    track_markets,
+)
+from fedtrade.learning.tables import HOUR_S
 
 START = AdaptiveInterval.fitted(np.random.default_rng(0).standard_normal(2000))
 
@@ -53,17 +60,85 @@ def test_coverage_survives_a_change_of_regime_that_fixed_quantiles_do_not() -> N
 
 
 def test_in_quiet_times_it_is_hardly_wider_than_it_must_be() -> None:
-    target = np.random.default_rng(2).standard_normal(20_000)
-    lower, upper, _ = START.track(np.zeros(20_000), target)
-    fixed = interval_score(np.full(20_000, -1.645), np.full(20_000, 1.645), target).mean()
-    assert interval_score(lower, upper, target).mean() < 1.08 * fixed
+    """Most of it is the price of the controller; alone, a market guesses its scale from few hours."""
+    markets = [quiet(seed, 10_500) for seed in range(12)]
+    assert mean_score(markets, track_markets(markets)) < 1.06
+    alone = [track_markets([one])[0] for one in markets[:2]]
+    assert mean_score(markets[:2], alone) < 1.12
 
 
-def test_each_tail_finds_its_own_place() -> None:
+def quiet(seed: int, hours: int) -> Track:
+    target = np.random.default_rng(seed).standard_normal(hours)
+    return Track(HOUR_S * np.arange(hours), np.zeros(hours), target, 500)
+
+
+def mean_score(markets: list[Track], bounds: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """The interval score over that of the best fixed interval of a standard normal."""
+    fixed = interval_score(
+        np.full(10**5, -1.645), np.full(10**5, 1.645), quiet(99, 10**5).log_target
+    )
+    own = [
+        interval_score(*sides, one.log_target[one.calibration :]).mean()
+        for one, sides in zip(markets, bounds, strict=True)
+    ]
+    return float(np.mean(own) / fixed.mean())
+
+
+def test_each_tail_is_missed_as_often_as_the_other() -> None:
     target = np.random.default_rng(3).exponential(size=60_000)  # all of its tail is above
-    _, _, state = AdaptiveInterval.fitted(target[:100]).track(np.zeros(60_000), target)
-    assert state.lower == pytest.approx(0.051, abs=0.08)
-    assert state.upper == pytest.approx(3.0, abs=0.3)
+    start = AdaptiveInterval.fitted(target[:100])
+    lower, upper, _ = start.track(np.zeros(60_000), target)
+    late = slice(20_000, None)
+    assert (target < lower)[late].mean() == pytest.approx(0.05, abs=0.01)
+    assert (target > upper)[late].mean() == pytest.approx(0.05, abs=0.01)
+
+
+def test_markets_that_jump_together_are_covered_better_together() -> None:
+    """In each storm all are three times as far off as usual, and too low."""
+    storms = [slice(begin, begin + 24) for begin in range(700, 3_000, 400)]
+    markets = [quiet(seed, 3_000) for seed in range(12)]
+    for one in markets:
+        for storm in storms:
+            one.log_target[storm] = 3.0 * one.log_target[storm] + 2.0
+    stormy = np.concatenate([np.r_[storm] for storm in storms]) - 500
+
+    def covered(bounds: list[tuple[np.ndarray, np.ndarray]]) -> float:
+        inside = [
+            ((one.log_target[500:] >= low) & (one.log_target[500:] <= high))[stormy].mean()
+            for one, (low, high) in zip(markets, bounds, strict=True)
+        ]
+        return float(np.mean(inside))
+
+    fixed = [(np.full(2_500, -1.645), np.full(2_500, 1.645))] * len(markets)
+    together = covered(track_markets(markets))
+    assert covered(fixed) < 0.45
+    assert together > 0.8
+    assert together > covered([track_markets([one])[0] for one in markets])
+
+
+def test_bounds_over_markets_see_the_hours_before_and_none_after() -> None:
+    calm, other = quiet(1, 900), quiet(2, 900)
+    before = track_markets([calm, other])
+    changed = other.log_target.copy()
+    changed[700] += 30.0
+    after = track_markets([calm, dataclasses.replace(other, log_target=changed)])
+    for honest, again in zip(before, after, strict=True):
+        for side, same in zip(honest, again, strict=True):
+            assert (side[:201] == same[:201]).all()
+    assert after[0][1][201] > before[0][1][201] + 1.0  # the calm market hears of it an hour later
+    one = track_markets([calm])[0]
+    first = AdaptiveInterval.fitted(calm.log_target[:500])
+    lower, upper, _ = first.track(calm.log_forecast[500:], calm.log_target[500:])
+    assert np.allclose(one, (lower, upper), atol=1e-12)
+
+
+def test_hours_that_some_markets_lack_are_taken_from_those_that_have_them() -> None:
+    calm, late = quiet(1, 900), quiet(2, 700)
+    late = dataclasses.replace(late, end_s=late.end_s + 200 * HOUR_S)
+    bounds = track_markets([calm, late])
+    assert [len(low) for low, _ in bounds] == [400, 200]
+    assert all(np.isfinite(side).all() for sides in bounds for side in sides)
+    assert track_markets([]) == []
 
 
 def test_the_state_is_small_frozen_and_repeatable() -> None:
@@ -89,4 +164,4 @@ def test_too_little_history_is_refused() -> None:
     with pytest.raises(ValueError, match="residuals"):
         AdaptiveInterval.fitted(np.zeros(10))
     with pytest.raises(ValueError, match="miscoverage"):
-        AdaptiveInterval.fitted(np.arange(200.0), 1.0)
+        AdaptiveInterval.fitted(np.arange(200.0), miscoverage=1.0)
