@@ -198,17 +198,17 @@ def _card(public: Public, arrays: Arrays, from_s: int, cut_s: int) -> ModelCard:
 
 def found(public: Public, out: Path, cut_s: int, seed: int, progress: Progress) -> list[Party]:
     """Members of different venues and styles, each with keys, a folder and a simulated book."""
-    by_venue: dict[str, list[str]] = {}
-    for venue, symbol in sorted(public.candles):
-        by_venue.setdefault(venue, []).append(symbol)
-    venues = sorted(by_venue)
+    markets = sorted(public.candles)
     parties = []
     for place in range(MEMBERS):
         progress("members and simulated books", place, MEMBERS)
-        venue = venues[place % len(venues)]
-        coins = by_venue[venue]
-        first = place // len(venues) * SYMBOLS_EACH
-        own = tuple(sorted({coins[(first + i) % len(coins)] for i in range(SYMBOLS_EACH)}))
+        venue, _ = markets[
+            place * len(markets) // MEMBERS
+        ]  # a venue of more markets has more of them
+        coins = [symbol for where, symbol in markets if where == venue]
+        own = tuple(
+            sorted({coins[(place * SYMBOLS_EACH + i) % len(coins)] for i in range(SYMBOLS_EACH)})
+        )
         who = SimulatedMember(f"member-{place + 1}", venue, STYLES[place % len(STYLES)], own)
         folder = out / "members" / who.name
         held = {(venue, symbol): public.candles[venue, symbol] for symbol in own}
