@@ -25,7 +25,7 @@ At q = 0.1, 120 rounds and δ = 1e-6 the noise multiplier below costs ε = 3.84
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +76,19 @@ def train(
 
     Noise from a seeded generator gives no privacy: it shows only what noise would do to the model.
     """
+    arrays = dict(start)
+    for after in each_round(start, positions, settings, draw):
+        arrays = after
+    return arrays
+
+
+def each_round(
+    start: Arrays,
+    positions: PositionBatch,
+    settings: TrainingSettings,
+    draw: np.random.Generator,
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """The arrays after each round of `train`: for who wants to stop early."""
     shapes = {name: array.shape for name, array in start.items()}
     fixed = {name: array for name, array in start.items() if name.startswith("fixed.")}
     vector = flatten(start)
@@ -89,7 +102,7 @@ def train(
             deviation = settings.noise_multiplier * settings.clip_norm
             total = total + deviation * draw.standard_normal(len(total))
         state, vector = settings.optimiser.step(state, vector, total / expected)
-    return {**unflatten(vector, shapes), **fixed}
+        yield {**unflatten(vector, shapes), **fixed}
 
 
 def train_solo(
