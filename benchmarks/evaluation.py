@@ -130,6 +130,12 @@ def hourly(data: Path) -> None:
     target = np.concatenate([c.table.targets[:, 1] for c in contests])
     forecasts = {n: np.concatenate([c.forecasts[n][:, 1] for c in contests]) for n in names}
     compare(end_s, target, forecasts)
+    shown = ("har", "lightgbm", "network")
+    print("\n| symbol, R² | " + " | ".join(shown) + " |\n|---|" + "--:|" * len(shown))
+    for one in contests:
+        y = one.table.targets[:, 1]
+        own = [f"{r_squared(y, one.forecasts[n][:, 1]):.3f}" for n in shown]
+        print(f"| {one.market[1]} | " + " | ".join(own) + " |")
 
 
 def add_network(contests: list[Contest]) -> None:

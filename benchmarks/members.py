@@ -11,7 +11,7 @@ Each seed draws books, sampling, noise and initial weights anew.
 federated  `training.train` on all members' positions with the noise of ε: the computation of a release
            with its cryptography taken away, which draws from the same distribution
 twin       the same without noise
-pooled     all positions, no noise, rounds of its own: what nobody may do
+pooled     all positions, no noise, no clipping, rate and rounds of its own: what nobody may do
 solo       a member's own positions, no noise, no clipping, rate and rounds chosen by itself on the
            last fifth of its time
 HAR        the public baseline that every network starts from
@@ -36,19 +36,20 @@ from time import process_time
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from benchmarks.forecasts import noise_for
 from fedtrade.artifact import Arrays, NetworkShape, flatten
-from fedtrade.learning import baseline, evaluation
+from fedtrade.learning import baseline, evaluation, personal
 from fedtrade.learning.features import FEATURES, neutral_rows
 from fedtrade.learning.folder import DataFolder
 from fedtrade.learning.network import predict
 from fedtrade.learning.optimiser import Adam
 from fedtrade.learning.positions import Positions
 from fedtrade.learning.tables import HOUR_S, Candles
-from fedtrade.learning.training import DEMO_HIDDEN, TrainingSettings, each_round, join, train
+from fedtrade.learning.training import TrainingSettings, each_round, join, train
 from fedtrade.learning.windows import (
     HEADS,
     MarketTable,
@@ -73,8 +74,6 @@ LEAST_DAYS = 30
 WARM_UP_S = 8 * DAY_S
 TURNOVER = 0.002
 """A member's traded notional over that of its market in the same time: an assumption."""
-BOOKS = 2
-"""Books of the simulator put together for one member (each has 1,500 to 2,500 positions)."""
 MEMBERS = (
     *CONSORTIUM,
     SimulatedMember("aspen", "binance", "hedger", ("ATOM", "BCH")),
@@ -109,22 +108,24 @@ FEW = (30, 100, 300, 1000)
 KINDS = {"qlike": 1.0, "frozen": 1.0, "r2": -1.0}
 """Figures of a forecaster, and whether less (1) or more (−1) of it is better."""
 BASES = ("HAR", "solo")
-EPSILONS = (1.0, 2.0, 4.0, 8.0)
+EPSILONS = (1.0, 2.0, 4.0)
 TOLD = 4.0
 """The ε of the curves and of the members' own figures."""
 SHARES = (8, 4, 2)
 """The curve over the number of positions: every 8th, 4th and 2nd position of each member."""
+HIDDEN = (32, 16)
 RELEASE = TrainingSettings(
-    rounds=200, sampling_rate=0.05, clip_norm=1.0, optimiser=Adam(learning_rate=1e-2)
+    rounds=200, sampling_rate=0.1, clip_norm=1.0, optimiser=Adam(learning_rate=5e-3)
 )
 POOLED = TrainingSettings(
-    rounds=300, sampling_rate=0.05, clip_norm=1.0, optimiser=Adam(learning_rate=1e-2)
+    rounds=200, sampling_rate=0.05, clip_norm=np.inf, optimiser=Adam(learning_rate=5e-3)
 )
-SOLO_RATES = (2e-3, 5e-3, 1e-2)
-SOLO_ROUNDS = (10, 20, 40, 60, 80, 100, 150, 200, 300)
-SOLO_STEP = 400
+SOLO_RATES = (3e-3, 1e-2)
+SOLO_ROUNDS = (10, 20, 40, 60, 80, 100, 150, 200)
+SOLO_STEP = 200
 """Positions that a solo step takes on average, or all."""
 HELD_OUT = 0.2
+FAST = torch.float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,38 +181,28 @@ def known_to(who: Sequence[SimulatedMember], scene: Scene) -> list[SimulatedMemb
     return [w for w in cut if w.symbols]
 
 
-def book_of(
-    who: SimulatedMember, scene: Scene, seed: int, books: int = BOOKS, from_s: int = 0
-) -> Book:
+def book_of(who: SimulatedMember, scene: Scene, seed: int, from_s: int = 0) -> Book:
     """A member's positions up to the cut."""
     markets = [(who.venue, symbol) for symbol in who.symbols]
     first_s = max(from_s, *(int(scene.candles[m].start_s[0]) + WARM_UP_S for m in markets))
-    held = [
-        simulate_positions(who, scene.candles, seed * books + i, first_s, scene.cut_s)
-        for i in range(books)
-    ]
-    held = [_sized(positions, scene, first_s, TURNOVER / books) for positions in held]
-    opened_s = np.concatenate([positions.opened_s for positions in held])
-    held_out_s = int(np.quantile(opened_s, 1 - HELD_OUT))
+    held = simulate_positions(who, scene.candles, seed, first_s, scene.cut_s)
+    held = _sized(held, scene, first_s)
+    held_out_s = int(np.quantile(held.opened_s, 1 - HELD_OUT))
     early = {m: _part(t, t.end_s + HOUR_S <= held_out_s) for m, t in scene.before.items()}
-    past = join([position_windows(positions, early, held_out_s) for positions in held])
-    return Book(
-        who,
-        join([position_windows(positions, scene.before, scene.cut_s) for positions in held]),
-        past.take(past.weights.sum(1) > 0),
-        held_out_s,
-    )
+    past = position_windows(held, early, held_out_s)
+    whole = position_windows(held, scene.before, scene.cut_s)
+    return Book(who, whole, past.take(past.weights.sum(1) > 0), held_out_s)
 
 
-def _sized(positions: Positions, scene: Scene, from_s: int, turnover: float) -> Positions:
-    """Positions of a size at which opening and closing them is `turnover` of the market's."""
+def _sized(positions: Positions, scene: Scene, from_s: int) -> Positions:
+    """Positions of a size at which opening and closing them is TURNOVER of what the market trades."""
     quantity = positions.quantity_base.copy()
     symbols = np.array(positions.symbol)
     for symbol in sorted(set(positions.symbol)):
         own = symbols == symbol
         candles = scene.candles[positions.venue[0], symbol].between(from_s, scene.cut_s)
         simulated = 2.0 * float((quantity * positions.entry_price)[own].sum())
-        quantity[own] *= turnover * candles.notional_usd.sum() / simulated
+        quantity[own] *= TURNOVER * candles.notional_usd.sum() / simulated
     return replace(positions, quantity_base=quantity)
 
 
@@ -236,10 +227,12 @@ def solo(start: Arrays, book: Book, scene: Scene, seed: int) -> tuple[Arrays, tu
     best, chosen = error(start), (0.0, 0)
     for rate in SOLO_RATES:
         settings = _alone(book.early, rate, SOLO_ROUNDS[-1])
-        for i, model in enumerate(each_round(start, book.early, settings, _coins(seed, "held")), 1):
+        for i, model in enumerate(
+            each_round(start, book.early, settings, _coins(seed, "held"), FAST), 1
+        ):
             if i in SOLO_ROUNDS and error(model) < best:
                 best, chosen = error(model), (rate, i)
-    return train(start, book.whole, _alone(book.whole, *chosen), _coins(seed, "solo")), chosen
+    return train(start, book.whole, _alone(book.whole, *chosen), _coins(seed, "solo"), FAST), chosen
 
 
 def _alone(batch: PositionBatch, rate: float, rounds: int) -> TrainingSettings:
@@ -267,13 +260,19 @@ class Judge:
         self._late = [scene.late[m] for m in self.markets]
         self._past = [_part(scene.before[m], _lately(scene.before[m])) for m in self.markets]
 
-    def figures(self, model: Arrays) -> dict[str, list[float]]:
+    def figures(
+        self, model: Arrays, head: personal.PersonalHead | None = None
+    ) -> dict[str, list[float]]:
         """By market: QLIKE, QLIKE with the factor frozen into the artifact, R² of log variance."""
+
+        def told(table: MarketTable) -> Floats:
+            outputs = predict(model, _rows(table.features))
+            return (outputs if head is None else head.apply(outputs))[:, 0]
+
         found: dict[str, list[float]] = {"qlike": [], "frozen": [], "r2": []}
         for late, past in zip(self._late, self._past, strict=True):
             target = late.targets[:, 0]
-            forecast = predict(model, _rows(late.features))[:, 0]
-            residual = past.targets[:, 0] - predict(model, _rows(past.features))[:, 0]
+            forecast, residual = told(late), past.targets[:, 0] - told(past)
             shift = float(np.log(np.exp(residual).mean()))
             frozen = float(model["fixed.log_to_mean"][0])
             found["qlike"].append(float(evaluation.qlike(target, forecast + shift).mean()))
@@ -288,6 +287,12 @@ def _lately(table: MarketTable) -> NDArray[np.bool_]:
     return np.asarray(late & (table.end_s // HOUR_S % 5 == 0))
 
 
+def _outputs(model: Arrays, batch: PositionBatch) -> Floats:
+    """(P, W, K)."""
+    flat = batch.features.reshape(-1, batch.features.shape[2])
+    return predict(model, flat).reshape(batch.targets.shape)
+
+
 def noise(epsilon: float, start: Arrays) -> float:
     """The noise multiplier of a release at `epsilon`."""
     return noise_for(epsilon, len(flatten(start)), RELEASE)
@@ -299,21 +304,21 @@ def one_seed(data: Path, name: str, seed: int) -> dict[str, Any]:
     members = known_to(MEMBERS, scene)
     books = [book_of(who, scene, seed) for who in members]
     fixed = baseline.fixed_arrays(tuple(scene.before.values()))
-    shape = NetworkShape(inputs=len(FEATURES), hidden=DEMO_HIDDEN, outputs=len(HEADS))
+    shape = NetworkShape(inputs=len(FEATURES), hidden=HIDDEN, outputs=len(HEADS))
     start = baseline.initial_arrays(shape, seed, fixed)
     judge = Judge(scene)
     whole = join([book.whole for book in books])
 
     def release(batch: PositionBatch, epsilon: float | None, label: str) -> Arrays:
         z = 0.0 if epsilon is None else noise(epsilon, start)
-        return train(start, batch, replace(RELEASE, noise_multiplier=z), _coins(seed, label))
+        return train(start, batch, replace(RELEASE, noise_multiplier=z), _coins(seed, label), FAST)
 
     federated = {f"federated, ε = {e:g}": release(whole, e, f"{e}") for e in EPSILONS}
     models = {
         "HAR": start,
         **federated,
         "twin": release(whole, None, "twin"),
-        "pooled": train(start, whole, POOLED, _coins(seed, "pooled")),
+        "pooled": train(start, whole, POOLED, _coins(seed, "pooled"), FAST),
     }
     found: dict[str, Any] = {
         "markets": ["/".join(m) for m in judge.markets],
@@ -322,6 +327,7 @@ def one_seed(data: Path, name: str, seed: int) -> dict[str, Any]:
         "noise": {f"{e:g}": noise(e, start) for e in EPSILONS},
         "models": {label: judge.figures(model) for label, model in models.items()},
         "solo": {},
+        "with own head": {},
         "chosen": {},
         "fewer": {},
     }
@@ -335,6 +341,9 @@ def one_seed(data: Path, name: str, seed: int) -> dict[str, Any]:
             "twin": judge.figures(release(fewer, None, f"twin {every}")),
         }
     shared = models[f"federated, ε = {TOLD:g}"]
+    for book in books:
+        head = personal.fit(book.whole, _outputs(shared, book.whole))
+        found["with own head"][book.who.name] = judge.figures(shared, head)
     found["newcomers"] = newcomers(data, name, seed, start, shared)
     return found
 
@@ -347,7 +356,7 @@ def newcomers(
     judge = Judge(scene)
     found: dict[str, dict[str, Any]] = {}
     for who in known_to(NEWCOMERS, scene):
-        book = book_of(who, scene, seed, 1, scene.cut_s - NEWCOMER_S)
+        book = book_of(who, scene, seed, scene.cut_s - NEWCOMER_S)
         at = judge.markets.index((who.venue, who.symbols[0]))
         own = found[who.name] = {"market": "/".join(judge.markets[at]), "solo": {}}
         for label, model in (("HAR", start), ("federated", shared)):
@@ -405,6 +414,13 @@ def summary(seed: Mapping[str, Any]) -> dict[str, Any]:
                 for best in ("pooled", "twin"):
                     gain = level - _mean(models[best], k, whole)
                     row[f"{k} kept of {best}, from {base}"] = (level - row[k]) / gain
+    row = found[f"federated, ε = {TOLD:g}, with own head"] = {}
+    for k, sign in KINDS.items():
+        pairs = [
+            (_mean(seed["with own head"][n], k, at), _mean(solo[n], k, at)) for n, at in own.items()
+        ]
+        row[f"{k} own"] = float(np.mean([ours for ours, _ in pairs]))
+        row[f"{k} better, own"] = float(np.mean([sign * a < sign * b for a, b in pairs]))
     return found
 
 
@@ -470,7 +486,7 @@ def tables_text(seeds: Sequence[Mapping[str, Any]]) -> str:
 
     noise_of = {f"federated, ε = {e:g}": seeds[0]["noise"][f"{e:g}"] for e in EPSILONS}
     lines = ["| model | z | QLIKE | R² | own QLIKE | own R² |", "|---|--:|--:|--:|--:|--:|"]
-    names = ("HAR", "solo (mean)", *noise_of, "twin", "pooled")
+    names = ("HAR", "solo (mean)", *noise_of, "twin", "pooled", list(told[0])[-1])
     for name in names:
         z = f"{noise_of[name]:.2f}" if name in noise_of else "–"
         figures = [cell(name, k, 4) for k in ("qlike", "r2", "qlike own", "r2 own")]
