@@ -293,11 +293,6 @@ def _outputs(model: Arrays, batch: PositionBatch) -> Floats:
     return predict(model, flat).reshape(batch.targets.shape)
 
 
-def noise(epsilon: float, start: Arrays) -> float:
-    """The noise multiplier of a release at `epsilon`."""
-    return noise_for(epsilon, len(flatten(start)), RELEASE)
-
-
 def one_seed(data: Path, name: str, seed: int) -> dict[str, Any]:
     """All figures of one seed, by market and model."""
     scene = open_scene(data, name, MEMBERS)
@@ -308,9 +303,10 @@ def one_seed(data: Path, name: str, seed: int) -> dict[str, Any]:
     start = baseline.initial_arrays(shape, seed, fixed)
     judge = Judge(scene)
     whole = join([book.whole for book in books])
+    noises = {e: noise_for(e, len(flatten(start)), RELEASE) for e in EPSILONS}
 
     def release(batch: PositionBatch, epsilon: float | None, label: str) -> Arrays:
-        z = 0.0 if epsilon is None else noise(epsilon, start)
+        z = 0.0 if epsilon is None else noises[epsilon]
         return train(start, batch, replace(RELEASE, noise_multiplier=z), _coins(seed, label), FAST)
 
     federated = {f"federated, ε = {e:g}": release(whole, e, f"{e}") for e in EPSILONS}
@@ -324,7 +320,7 @@ def one_seed(data: Path, name: str, seed: int) -> dict[str, Any]:
         "markets": ["/".join(m) for m in judge.markets],
         "members": {b.who.name: [b.who.venue, b.who.style, *b.who.symbols] for b in books},
         "positions": {b.who.name: b.whole.count for b in books},
-        "noise": {f"{e:g}": noise(e, start) for e in EPSILONS},
+        "noise": {f"{e:g}": z for e, z in noises.items()},
         "models": {label: judge.figures(model) for label, model in models.items()},
         "solo": {},
         "with own head": {},
