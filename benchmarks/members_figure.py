@@ -32,7 +32,7 @@ class Level:
 def draw(seeds: Sequence[Mapping[str, Any]]) -> str:
     """Three panels: QLIKE against ε, the gain kept against positions, what newcomers gain."""
     models = [seed["models"] for seed in seeds]
-    names = [name for name in models[0] if name.startswith("federated")]
+    names = [name for name in models[0] if name.split()[-2:-1] == ["="]]
     losses = {n.split()[-1]: [m[n]["qlike"] for m in models] for n in names}
     levels = [Level(n, [m[n]["qlike"] for m in models], c, d) for n, c, d in LEVELS]
     parts = _panel(0, "QLIKE (lower is better)", "ε of a position", losses, levels)
