@@ -44,18 +44,19 @@ from fedtrade.errors import BadInput
 from fedtrade.learning import baseline, evaluation
 from fedtrade.learning.features import (
     FEATURES,
-    MEMORY_H,
-    log_variance,
-    log_volume_ratio,
     neutral_rows,
-    parkinson_variance,
-    public_rows,
 )
 from fedtrade.learning.network import predict
 from fedtrade.learning.positions import Positions
 from fedtrade.learning.tables import HOUR_S, Candles
 from fedtrade.learning.training import DEFAULTS, DEMO_HIDDEN, TrainingSettings, join, train
-from fedtrade.learning.windows import HEADS, MarketTable, PositionBatch, position_windows
+from fedtrade.learning.windows import (
+    HEADS,
+    MarketTable,
+    PositionBatch,
+    market_table,
+    position_windows,
+)
 from fedtrade.privacy import accounting
 from fedtrade.simulation.positions import CONSORTIUM, SimulatedMember, simulate_positions
 
@@ -114,25 +115,6 @@ def _candles(frame: pl.DataFrame, venue: str, symbol: str) -> Candles:
     )
     notional = volume * (o + h + low + c) / 4.0
     return Candles(venue, symbol, HOUR_S, np.asarray(start_s, np.int64), o, h, low, c, notional)
-
-
-def table_of(candles: Candles, until_s: int) -> MarketTable:
-    """As `windows.market_table`, but without funding and open interest: they are "unknown" here.
-
-    The packaged context covers other markets and another period than this experiment.
-    """
-    past = candles.between(0, until_s)
-    end_s, features = public_rows(past, with_context=False)
-    here = np.searchsorted(past.end_s, end_s)
-    following = np.minimum(here + 1, len(past.start_s) - 1)
-    known = past.start_s[following] == end_s
-    here, following = here[known], following[known]
-    total = np.concatenate([[0.0], np.cumsum(past.notional_usd)])
-    mean_notional = (total[here + 1] - total[here + 1 - MEMORY_H]) / MEMORY_H
-    variance = parkinson_variance(past.high[following], past.low[following])
-    demand = log_volume_ratio(past.notional_usd[following], mean_notional)
-    targets = np.stack([log_variance(variance), demand], axis=1)
-    return MarketTable(end_s[known], features[known], targets, past.close[here], mean_notional)
 
 
 def books(
@@ -197,7 +179,7 @@ def month(
 ) -> tuple[Judged, dict[str, int]]:
     """Fit everything before one cut and judge it on the month after it."""
     cut_s, until_s = CUTS[place], CUTS[place + 1]
-    tables = {key: table_of(c, cut_s) for key, c in market.items()}
+    tables = {key: market_table(c, cut_s, with_context=False) for key, c in market.items()}
     members = {who.name: books(who, market, tables, 100 * seed + place, cut_s) for who in MEMBERS}
     fixed = baseline.fixed_arrays(tuple(tables.values()))
     shape = NetworkShape(inputs=len(FEATURES), hidden=DEMO_HIDDEN, outputs=len(HEADS))
@@ -212,7 +194,7 @@ def month(
     models: dict[str, Arrays] = {"HAR": start, "pooled": fitted(whole, 0.0, "pooled")}
     models |= {name: fitted(whole, z, name) for name, z in noises.items()}
     models |= {f"solo {name}": fitted(own, 0.0, name) for name, own in members.items()}
-    late = {key: table_of(c, until_s) for key, c in market.items()}
+    late = {key: market_table(c, until_s, with_context=False) for key, c in market.items()}
     rows, targets, names = [], [], []
     for key, table in late.items():
         shown = table.end_s >= cut_s

@@ -8,25 +8,29 @@ Needs the data pack; `hourly` and `minutes` need the research extra (LightGBM). 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from fedtrade.artifact import load, sha256_of
+from fedtrade.artifact import NetworkShape, load, sha256_of
 from fedtrade.learning import baseline
 from fedtrade.learning.conformal import Track, interval_score, track_markets
 from fedtrade.learning.contenders import Contest, enter, fit_har, fit_trees, table_of
 from fedtrade.learning.evaluation import diebold_mariano, r_squared
-from fedtrade.learning.features import log_volume_ratio
+from fedtrade.learning.features import FEATURES, log_volume_ratio, neutral_rows
 from fedtrade.learning.folder import DataFolder
 from fedtrade.learning.forecast import Forecaster
+from fedtrade.learning.network import predict
+from fedtrade.learning.optimiser import Adam
 from fedtrade.learning.scorecard import CRASHES, EVER_S, day_s
 from fedtrade.learning.splits import walk_forward
 from fedtrade.learning.tables import HOUR_S
-from fedtrade.learning.windows import MarketTable
+from fedtrade.learning.training import TrainingSettings, each_round, train
+from fedtrade.learning.windows import HEADS, MarketTable, PositionBatch
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -35,6 +39,10 @@ REFIT_S = 30 * DAY_S
 WARM_S = 60 * DAY_S
 CALIBRATION = 500
 MINUTE_S = 60
+MINUTE_HIDDEN = (16, 8)
+MINUTE_SEEDS = (1, 2, 3)
+MINUTE = TrainingSettings(400, 0.05, np.inf, 0.0, Adam(learning_rate=3e-3))
+"""On minutes: at most so many rounds of about a thousand minutes each."""
 
 
 def main() -> None:
@@ -117,12 +125,36 @@ def hourly(data: Path) -> None:
                 contests.append(entered)
     fit_har(contests, artifact, [])
     fit_trees(contests)
-    names = ("persistence", "seasonal", "har", "lightgbm")
+    add_network(contests)
+    names = ("persistence", "seasonal", "har", "lightgbm", "network")
     print(f"{len(contests)} markets, {sum(len(c.table.end_s) for c in contests):,} hours\n")
     end_s = np.concatenate([c.table.end_s for c in contests])
     target = np.concatenate([c.table.targets[:, 1] for c in contests])
     forecasts = {n: np.concatenate([c.forecasts[n][:, 1] for c in contests]) for n in names}
     compare(end_s, target, forecasts)
+    shown = ("har", "lightgbm", "network")
+    print("\n| symbol, R² | " + " | ".join(shown) + " |\n|---|" + "--:|" * len(shown))
+    for one in contests:
+        y = one.table.targets[:, 1]
+        own = [f"{r_squared(y, one.forecasts[n][:, 1]):.3f}" for n in shown]
+        print(f"| {one.market[1]} | " + " | ".join(own) + " |")
+
+
+def add_network(contests: list[Contest]) -> None:
+    """Our network, trained from HAR on the same past as the trees; the mean of a few seeds."""
+    from benchmarks import forecasts
+
+    pasts = {one.market[1]: one.past for one in contests if len(one.past.end_s)}
+    fixed = baseline.fixed_arrays(tuple(pasts.values()))
+    shape = NetworkShape(inputs=len(FEATURES), hidden=forecasts.HIDDEN, outputs=len(HEADS))
+    batch = forecasts.public_batch(pasts)
+    models = [
+        forecasts.fit(baseline.initial_arrays(shape, seed, fixed), batch, seed)
+        for seed in forecasts.SEEDS
+    ]
+    for one in contests:
+        rows = neutral_rows(one.table.features)
+        one.forecasts["network"] = np.mean([predict(m, rows) for m in models], axis=0)
 
 
 def minutes(data: Path) -> None:
@@ -162,7 +194,11 @@ def minutes(data: Path) -> None:
     yesterday = np.full(size, np.nan)
     yesterday[1440:] = target[:-1440]
     clock = 2 * np.pi * (end_s % DAY_S) / DAY_S
+    smooth = log_volume_ratio(np.convolve(volume, np.full(31, 1 / 31), "same"), day)
+    days = np.stack([_before(smooth, 1440 * k - 1) for k in range(1, 8)])
+    usual = np.nansum(days, axis=0) / np.maximum(np.isfinite(days).sum(0), 1)
     rich = [*columns, *(np.log1p(mean(swing, s)) for s in spans), np.sin(clock), np.cos(clock)]
+    rich += [_before(smooth, 1439), usual]
     usable = (np.arange(size) >= 2 * 1440) & np.isfinite(target)
     usable &= np.append(mean(1.0 * (silence > 60), 1440)[1:], 1.0) == 0
     cut_s = day_s("2022-08-09", 0)
@@ -182,8 +218,58 @@ def minutes(data: Path) -> None:
         "seasonal (yesterday)": yesterday[later],
         "har": (design @ weights)[later],
         "lightgbm": np.asarray(booster.predict(features[later])),
+        "network": minute_network(features, target, past, len(columns))(features[later]),
     }
     compare(end_s[later], target[later], forecasts)
+
+
+def _before(series: Floats, age: int) -> Floats:
+    """The series as it was so many steps before; NaN at its beginning."""
+    return np.concatenate([np.full(age, np.nan), series[:-age]])
+
+
+def minute_network(
+    features: Floats, target: Floats, past: NDArray[np.bool_], har: int
+) -> Callable[[Floats], Floats]:
+    """Our network on the table of minutes: forecasts of its first head, the mean of a few seeds.
+
+    It starts from the regression on the first `har` features. Its target is in units of that
+    regression's residuals, so that Huber's knee lies at three deviations; the second head is idle.
+    The number of rounds is that which is best on the last fifth of the past.
+    """
+    rows, y = features[past], target[past]
+    mean, scale = rows.mean(0), rows.std(0)
+    design = np.concatenate([np.ones((len(y), 1)), ((rows - mean) / scale)[:, :har]], axis=1)
+    weights = np.linalg.lstsq(design, y, rcond=None)[0]
+    unit = float((y - design @ weights).std())
+    first = np.zeros((len(HEADS), rows.shape[1]))
+    first[0, :har] = weights[1:] / unit
+    fixed = {
+        "fixed.baseline_bias": np.array([weights[0] / unit, 0.0]),
+        "fixed.baseline_weight": first,
+        "fixed.feature_mean": mean,
+        "fixed.feature_scale": scale,
+    }
+    shape = NetworkShape(inputs=rows.shape[1], hidden=MINUTE_HIDDEN, outputs=len(HEADS))
+    arrays = {name: value.astype(np.float32) for name, value in fixed.items()}
+    starts = [baseline.initial_arrays(shape, seed, arrays) for seed in MINUTE_SEEDS]
+    targets = np.stack([y / unit, np.zeros(len(y))], axis=1).astype(np.float32)
+    batch = PositionBatch(
+        rows.astype(np.float32)[:, None], targets[:, None], np.ones((len(y), 1), np.float32)
+    )
+    early, late = np.arange(len(y) * 4 // 5), slice(len(y) * 4 // 5, None)
+    errors = np.zeros(MINUTE.rounds)
+    for seed, start in enumerate(starts):
+        draw = np.random.Generator(np.random.PCG64(seed))
+        for i, model in enumerate(each_round(start, batch.take(early), MINUTE, draw)):
+            errors[i] += np.square(targets[late, 0] - predict(model, rows[late])[:, 0]).mean()
+    settings = replace(MINUTE, rounds=int(errors.argmin()) + 1)
+    models = [
+        train(start, batch, settings, np.random.Generator(np.random.PCG64(seed)))
+        for seed, start in enumerate(starts)
+    ]
+    print(f"network of {MINUTE_HIDDEN}: {settings.rounds} rounds\n")
+    return lambda asked: np.mean([unit * predict(m, asked)[:, 0] for m in models], axis=0)
 
 
 def compare(end_s: Ints, target: Floats, forecasts: Mapping[str, Floats]) -> None:

@@ -26,7 +26,6 @@ import polars as pl
 from arch import arch_model
 from numpy.typing import NDArray
 
-from benchmarks.epsilon import table_of
 from fedtrade.artifact import Arrays, NetworkShape, flatten
 from fedtrade.learning import baseline, evaluation
 from fedtrade.learning.features import (
@@ -38,7 +37,13 @@ from fedtrade.learning.network import predict
 from fedtrade.learning.optimiser import Adam
 from fedtrade.learning.tables import HOUR_S, Candles
 from fedtrade.learning.training import DEMO_HIDDEN, TrainingSettings, join, train
-from fedtrade.learning.windows import HEADS, MarketTable, PositionBatch, position_windows
+from fedtrade.learning.windows import (
+    HEADS,
+    MarketTable,
+    PositionBatch,
+    market_table,
+    position_windows,
+)
 from fedtrade.privacy import accounting
 from fedtrade.simulation.positions import SimulatedMember, StyleName, simulate_positions
 
@@ -227,12 +232,16 @@ def split(data: Path, year: int) -> Split:
     market = load(data)
     late = {}
     for s, c in market.items():
-        whole = table_of(c, until_s)
+        whole = market_table(c, until_s, with_context=False)
         shown = whole.end_s >= cut_s
         if shown.any():
-            names = ("end_s", "features", "targets", "close", "mean_notional")
-            late[s] = replace(whole, **{n: getattr(whole, n)[shown] for n in names})
-    return Split(cut_s, market, {s: table_of(c, cut_s) for s, c in market.items()}, late)
+            late[s] = whole.take(shown)
+    return Split(
+        cut_s,
+        market,
+        {s: market_table(c, cut_s, with_context=False) for s, c in market.items()},
+        late,
+    )
 
 
 def public_part(parts: Split) -> dict[str, Any]:

@@ -25,10 +25,11 @@ At q = 0.1, 120 rounds and δ = 1e-6 the noise multiplier below costs ε = 3.84
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fedtrade.artifact import Arrays, flatten, unflatten
@@ -71,11 +72,27 @@ def train(
     positions: PositionBatch,
     settings: TrainingSettings,
     draw: np.random.Generator,
+    precision: torch.dtype = torch.float64,
 ) -> dict[str, NDArray[np.float32]]:
     """The arrays after `settings.rounds` rounds over `positions`, beginning at `start`.
 
     Noise from a seeded generator gives no privacy: it shows only what noise would do to the model.
+    Experiments may compute gradients in float32, in half the time.
     """
+    arrays = dict(start)
+    for after in each_round(start, positions, settings, draw, precision):
+        arrays = after
+    return arrays
+
+
+def each_round(
+    start: Arrays,
+    positions: PositionBatch,
+    settings: TrainingSettings,
+    draw: np.random.Generator,
+    precision: torch.dtype = torch.float64,
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """The arrays after each round of `train`: for who wants to stop early."""
     shapes = {name: array.shape for name, array in start.items()}
     fixed = {name: array for name, array in start.items() if name.startswith("fixed.")}
     vector = flatten(start)
@@ -84,12 +101,13 @@ def train(
     for _ in range(settings.rounds):
         include = draw.random(positions.count) < settings.sampling_rate
         arrays = {**unflatten(vector, shapes), **fixed}
-        total, _ = clipped_gradient_sum(arrays, positions.take(include), settings.clip_norm)
+        batch = positions.take(include)
+        total, _ = clipped_gradient_sum(arrays, batch, settings.clip_norm, precision)
         if settings.noise_multiplier > 0:
             deviation = settings.noise_multiplier * settings.clip_norm
             total = total + deviation * draw.standard_normal(len(total))
         state, vector = settings.optimiser.step(state, vector, total / expected)
-    return {**unflatten(vector, shapes), **fixed}
+        yield {**unflatten(vector, shapes), **fixed}
 
 
 def train_solo(

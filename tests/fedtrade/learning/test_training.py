@@ -21,7 +21,9 @@ from fedtrade.learning.training import (
     DEMO_SEED,
     FEDERATED_NOISE_MULTIPLIER,
     TrainingSettings,
+    each_round,
     join,
+    train,
     train_pooled,
     train_solo,
 )
@@ -88,6 +90,24 @@ def test_noise_is_added_only_where_asked(members: list[PositionBatch]) -> None:
     quiet = flatten(train_solo(start, members[0], 5, one))
     loud = flatten(train_solo(start, members[0], 5, replace(one, noise_multiplier=2.0)))
     assert not np.array_equal(quiet, loud)
+
+
+def test_stopping_early_is_training_for_fewer_rounds(members: list[PositionBatch]) -> None:
+    """Also in float32, but for what that rounds."""
+    data = base_artifact((4,), 0)
+    start = load(data, sha256_of(data)).arrays
+    settings = TrainingSettings(rounds=6, noise_multiplier=1.0, optimiser=Adam(learning_rate=1e-2))
+
+    def coins() -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64(9))
+
+    steps = [flatten(a) for a in each_round(start, members[0], settings, coins())]
+    short = flatten(train(start, members[0], replace(settings, rounds=4), coins()))
+    assert len(steps) == 6
+    assert np.array_equal(steps[3], short)
+    assert not np.array_equal(steps[2], short)
+    quick = flatten(train(start, members[0], settings, coins(), torch.float32))
+    assert 0 < np.abs(quick - steps[5]).max() < 1e-4
 
 
 def test_join_keeps_every_position(members: list[PositionBatch]) -> None:
