@@ -121,11 +121,12 @@ def chain_findings(chain: ChainReport) -> str:
     how = f"better than {f.listing(beaten)}" if beaten else "worse than both"
     if len(beaten) == 1:
         how += " only"
+    band = " Grey round the forecast: its 90 % interval." if any(chain.forecast_interval) else ""
     return (
         f"The agent ended at {f.money(chain.pnl)}, {how}: static full-range LP "
         f"{f.money(chain.pnl_static_lp)}, holding {f.money(chain.pnl_hold)}. "
         f"It took {f.count(len(chain.actions), 'action')} and provided liquidity in "
-        f"{f.count(len(chain.ranges), 'range')}. {breaker_sentence(chain)}"
+        f"{f.count(len(chain.ranges), 'range')}. {breaker_sentence(chain)}{band}"
     )
 
 

@@ -516,6 +516,8 @@ def test_a_report_of_nothing_is_a_page_that_says_so():
     )
     text = Page(render(synthetic_report(chains=[still]))).text
     assert "No action was taken on this chain." in text
+    assert "90 % interval" not in text
+    assert "90 % interval" in Page(render(synthetic_report())).text
     assert "No action was taken and no breaker tripped on any chain." in text
     assert "all agents stayed NORMAL" in text
     series = {name for name, value in chain.model_dump().items() if isinstance(value, list)}

@@ -77,26 +77,32 @@ def test_the_hours_that_come_move_what_follows_and_nothing_before() -> None:
     assert told(bars) == honest
 
 
-def test_minutes_after_hours_count_one_residual_an_hour() -> None:
-    """Wherever in the hour they begin: a forecast meets the hour that begins where it was made."""
+@pytest.mark.parametrize(
+    ("widths_s", "learnt_at_s"),
+    [
+        ([60] * 180, [3600, 7200, 10_800]),
+        ([1800, 3600, 3600], [9000]),  # no bar ends with the first hour: it is not known
+    ],
+)
+def test_a_residual_is_of_the_hour_that_begins_where_its_forecast_was_made(
+    widths_s: list[int], learnt_at_s: list[int]
+) -> None:
     hours = list(some(hours=300).bars())
-    last = hours[-1]
-    end_s, price = last.start_s + last.width_s, last.close
-    minutes = [
-        BarClosed(
-            end_s + 60 * i, 60, price, price * 1.0005, price * 0.9995, price, 1e4 * (1 + i % 3)
-        )
-        for i in range(180)
-    ]
-    features, hindsight = FeatureStream(), Hindsight(FORECASTER)
+    price, features, hindsight = hours[-1].close, FeatureStream(), Hindsight(FORECASTER)
+    begin_s = end_s = hours[-1].start_s + HOUR_S
+    later = []
+    for width_s in widths_s:
+        bar = BarClosed(end_s, width_s, price, price * 1.0005, price * 0.9995, price, 1e3 * width_s)
+        later.append(bar)
+        end_s += width_s
     seen = []
-    for bar in (*hours, *minutes):
+    for bar in (*hours, *later):
         features.observe(bar)
         before = hindsight._variance._interval
         hindsight.observe(features)
-        if bar.width_s == 60 and hindsight._variance._interval != before:
-            seen.append(bar.start_s + 60 - end_s)
-    assert seen == [3600, 7200, 10_800]
+        if bar in later and hindsight._variance._interval != before:
+            seen.append(bar.start_s + bar.width_s - begin_s)
+    assert seen == learnt_at_s
 
 
 @pytest.mark.parametrize("missing", [1, 30])
