@@ -84,8 +84,8 @@ DELTA: Final = 1e-6
 SAMPLING_RATE: Final = 0.05
 ROUNDS: Final = 100
 CLIP_NORM: Final = 3.0
-"""At the base most positions' gradients are shorter (median 1.3, 95 % below 3.2). A bound of 1 takes its
-share from the larger ones, whose mean is then no longer 0, and moves a model that was right."""
+"""At the base most positions' gradients are shorter (median 1.3, 95 % below 3.2). A bound of 1 cuts
+the larger half, whose mean is then no longer 0, and moves a model that was right."""
 LEARNING_RATE: Final = 1e-4
 """Small: the base knows the candles already, and simulated positions know nothing else."""
 CHAIN_ID: Final = 31_101
