@@ -4,9 +4,9 @@ Whatever can be learnt from public data needs no privacy and should cost none, s
 with it. From the public baseline (HAR) on, in three steps:
 
     teachers   TEACHERS networks of different seeds, each by AdamW (Loshchilov and Hutter 2019) with a
-               falling rate on the Huber loss of both heads. Hours of all markets move together, so
-               few of the rows are independent: decay of the weights and the mean of several networks
-               are worth more than size or rounds
+               falling rate on the squared error of both heads, each in units of what HAR leaves.
+               Hours of all markets move together, so few of the rows are independent: decay of the
+               weights and the mean of several networks are worth more than size or rounds
     student    one network fitted to the teachers' mean forecast (Hinton et al. 2015): as good as the
                mean, at one network's price in an agent and in an upload
     smearing   log E[x] less E[log x] as a linear function of the standardised inputs, by the
@@ -34,7 +34,7 @@ from fedtrade.artifact import CLIP_SIGMA, NetworkShape
 from fedtrade.errors import BadInput
 from fedtrade.learning import baseline
 from fedtrade.learning.features import CONTEXT, FEATURES, PUBLIC_FEATURES, neutral_rows
-from fedtrade.learning.perceptron import HEAD_WEIGHTS, HUBER_KNEES, predict
+from fedtrade.learning.perceptron import predict
 from fedtrade.learning.windows import DAY_S, HEADS, MarketTable
 
 TEACHERS: Final = 5
@@ -79,12 +79,12 @@ def pretrain(
     told = torch.zeros_like(wanted)
     for place in range(TEACHERS):
         teacher = _network(hidden, [seed, place])
-        _fit(teacher, z, wanted, start, TEACHER_ROUNDS, DECAY, [seed, place])
+        _fit(teacher, z, wanted, TEACHER_ROUNDS, DECAY, [seed, place])
         with torch.inference_mode():
             told += teacher(z) / TEACHERS
         progress("fitting on public candles", place + 1, TEACHERS + 2)
     student = _network(hidden, [seed, TEACHERS])
-    _fit(student, z, told, start, STUDENT_ROUNDS, 0.0, [seed, TEACHERS])
+    _fit(student, z, told, STUDENT_ROUNDS, 0.0, [seed, TEACHERS])
     progress("fitting on public candles", TEACHERS + 1, TEACHERS + 2)
     arrays = {**start, **_arrays_of(student, len(FEATURES))}
     arrays.update(_smearing(arrays, rows, targets))
@@ -118,16 +118,12 @@ def _fit(
     network: nn.Sequential,
     z: Tensor,
     wanted: Tensor,
-    start: dict[str, Singles],
     rounds: int,
     decay: float,
     seed: Sequence[int],
 ) -> None:
-    """Minimise the heads' Huber losses, in units of `target_scale`, on batches drawn at random."""
+    """Least squares of both heads, in units of `target_scale`, on batches drawn at random."""
     draw = np.random.Generator(np.random.PCG64([*seed, 1]))
-    scale = torch.from_numpy(start["fixed.target_scale"])
-    knees = torch.tensor(HUBER_KNEES, dtype=torch.float32) / scale
-    weights = torch.tensor(HEAD_WEIGHTS, dtype=torch.float32) * scale**2
     adam = torch.optim.AdamW(network.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=decay)
 
     def falling(r: int) -> float:
@@ -139,9 +135,7 @@ def _fit(
     rate = torch.optim.lr_scheduler.LambdaLR(adam, falling)
     for _ in range(rounds):
         batch = torch.from_numpy(draw.integers(0, len(z), BATCH_ROWS))
-        error = wanted[batch] - network(z[batch])
-        bounded = torch.minimum(torch.maximum(error, -knees), knees)
-        loss = (weights * bounded * (error - 0.5 * bounded)).sum(1).mean()
+        loss = torch.nn.functional.mse_loss(network(z[batch]), wanted[batch])
         adam.zero_grad()
         loss.backward()
         adam.step()
