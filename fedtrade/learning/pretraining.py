@@ -135,7 +135,8 @@ def _fit(
     rate = torch.optim.lr_scheduler.LambdaLR(adam, falling)
     for _ in range(rounds):
         batch = torch.from_numpy(draw.integers(0, len(z), BATCH_ROWS))
-        loss = torch.nn.functional.mse_loss(network(z[batch]), wanted[batch])
+        error: Tensor = wanted[batch] - network(z[batch])
+        loss = error.square().mean()
         adam.zero_grad()
         loss.backward()
         adam.step()
