@@ -138,7 +138,7 @@ def _fit(
         error: Tensor = wanted[batch] - network(z[batch])
         loss = error.square().mean()
         adam.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
         rate.step()
 
