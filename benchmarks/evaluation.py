@@ -21,7 +21,7 @@ from fedtrade.learning import baseline
 from fedtrade.learning.conformal import Track, interval_score, track_markets
 from fedtrade.learning.contenders import Contest, enter, fit_har, fit_trees, table_of
 from fedtrade.learning.evaluation import diebold_mariano, r_squared
-from fedtrade.learning.features import FEATURES, log_volume_ratio, neutral_rows
+from fedtrade.learning.features import log_volume_ratio, neutral_rows
 from fedtrade.learning.folder import DataFolder
 from fedtrade.learning.forecast import Forecaster
 from fedtrade.learning.network import predict
@@ -38,6 +38,8 @@ DAY_S = 86_400
 REFIT_S = 30 * DAY_S
 WARM_S = 60 * DAY_S
 CALIBRATION = 500
+HIDDEN = (64, 32)
+SEED = 1
 MINUTE_S = 60
 MINUTE_HIDDEN = (16, 8)
 MINUTE_SEEDS = (1, 2, 3)
@@ -141,20 +143,13 @@ def hourly(data: Path) -> None:
 
 
 def add_network(contests: list[Contest]) -> None:
-    """Our network, trained from HAR on the same past as the trees; the mean of a few seeds."""
-    from benchmarks import forecasts
+    """Our network, fitted on the same past as the trees."""
+    from fedtrade.learning.pretraining import pretrain
 
-    pasts = {one.market[1]: one.past for one in contests if len(one.past.end_s)}
-    fixed = baseline.fixed_arrays(tuple(pasts.values()))
-    shape = NetworkShape(inputs=len(FEATURES), hidden=forecasts.HIDDEN, outputs=len(HEADS))
-    batch = forecasts.public_batch(pasts)
-    models = [
-        forecasts.fit(baseline.initial_arrays(shape, seed, fixed), batch, seed)
-        for seed in forecasts.SEEDS
-    ]
+    pasts = [one.past for one in contests if len(one.past.end_s)]
+    model = pretrain(pasts, HIDDEN, SEED)
     for one in contests:
-        rows = neutral_rows(one.table.features)
-        one.forecasts["network"] = np.mean([predict(m, rows) for m in models], axis=0)
+        one.forecasts["network"] = predict(model, neutral_rows(one.table.features))
 
 
 def minutes(data: Path) -> None:

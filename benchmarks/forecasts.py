@@ -35,6 +35,8 @@ from fedtrade.learning.features import (
 )
 from fedtrade.learning.network import predict
 from fedtrade.learning.optimiser import Adam
+from fedtrade.learning.perceptron import log_to_mean
+from fedtrade.learning.pretraining import pretrain
 from fedtrade.learning.tables import HOUR_S, Candles
 from fedtrade.learning.training import DEMO_HIDDEN, TrainingSettings, join, train
 from fedtrade.learning.windows import (
@@ -48,12 +50,11 @@ from fedtrade.privacy import accounting
 from fedtrade.simulation.positions import SimulatedMember, StyleName, simulate_positions
 
 Floats = NDArray[np.float64]
+Told = tuple[Floats, Floats | float]
+"""E[log v] of each row, and log E[v] less it, of all rows or of each."""
 VENUE = "binance"
 HIDDEN = (64, 32)
 SEEDS = (1, 2, 3)
-RATES = ((3e-3, 900), (1e-3, 500), (3e-4, 300))
-"""Learning rate and rounds: falling, so that the last weights are an average of few noisy steps."""
-BATCH_ROWS = 2048
 CANDLE_COLUMNS = 18
 """What the trees are given: the features that were there before the rhythm was."""
 DELTA = 1e-6
@@ -132,25 +133,6 @@ def trees(rows: Floats, target: Floats) -> tuple[lightgbm.Booster, float]:
     return booster, float(np.log(np.exp(residual).mean()))
 
 
-def public_batch(tables: Mapping[str, MarketTable]) -> PositionBatch:
-    """Every hour of every symbol as a "position" of one window: public data needs no privacy."""
-    rows = np.concatenate([neutral_rows(t.features) for t in tables.values()]).astype(np.float32)
-    targets = np.concatenate([t.targets for t in tables.values()]).astype(np.float32)
-    return PositionBatch(rows[:, None], targets[:, None], np.ones((len(rows), 1), np.float32))
-
-
-def fit(start: Arrays, batch: PositionBatch, seed: int) -> Arrays:
-    """Without privacy, at falling rates."""
-    draw = np.random.Generator(np.random.PCG64(seed))
-    arrays = start
-    for rate, rounds in RATES:
-        settings = TrainingSettings(
-            rounds, min(1.0, BATCH_ROWS / batch.count), np.inf, 0.0, Adam(learning_rate=rate)
-        )
-        arrays = train(arrays, batch, settings, draw)
-    return arrays
-
-
 def noise_for(epsilon: float, size: int, settings: TrainingSettings) -> float:
     """The least noise multiplier whose release costs at most `epsilon` (PLD), rounding included."""
     low, high = 0.3, 16.0
@@ -182,7 +164,7 @@ def books(
 def judge(
     late: Mapping[str, MarketTable],
     before: Mapping[str, MarketTable],
-    forecasts: Mapping[str, Mapping[str, tuple[Floats, float]]],
+    forecasts: Mapping[str, Mapping[str, Told]],
 ) -> dict[str, Any]:
     """R² and QLIKE per symbol, and every forecaster against `network`: symbols won, and DM."""
     r2: dict[str, dict[str, float]] = {}
@@ -249,20 +231,17 @@ def public_part(parts: Split) -> dict[str, Any]:
     before, late = parts.before, parts.late
     rows = np.concatenate([t.features for t in before.values()])
     target = np.concatenate([t.targets[:, 0] for t in before.values()])
-    forecasts: dict[str, dict[str, tuple[Floats, float]]] = {"HAR": {}, "LightGBM": {}}
+    forecasts: dict[str, dict[str, Told]] = {"HAR": {}, "LightGBM": {}}
     booster, shift = trees(rows, target)
     for s, table in late.items():
         forecasts["HAR"][s] = har(before[s], table.features)
         columns = table.features[:, :CANDLE_COLUMNS].astype(np.float32)
         forecasts["LightGBM"][s] = (booster.predict(columns, num_threads=1), shift)
     forecasts["GARCH"] = {s: garch(parts.market[s], before[s], late[s], parts.cut_s) for s in late}
-    shape = NetworkShape(inputs=len(FEATURES), hidden=HIDDEN, outputs=len(HEADS))
-    fixed = baseline.fixed_arrays(tuple(before.values()))
-    public = public_batch(before)
-    models = {s: fit(baseline.initial_arrays(shape, s, fixed), public, s) for s in SEEDS}
+    models = {s: pretrain(tuple(before.values()), HIDDEN, s) for s in SEEDS}
     for seed, model in models.items():
-        forecasts[f"network, seed {seed}"] = _told([model], public, late)
-    forecasts["network"] = _told(list(models.values()), public, late)
+        forecasts[f"network, seed {seed}"] = _told(model, late)
+    forecasts["network"] = forecasts[f"network, seed {SEEDS[0]}"]
     return judge(late, before, forecasts)
 
 
@@ -273,27 +252,28 @@ def private_part(parts: Split) -> dict[str, Any]:
     fixed = baseline.fixed_arrays(tuple(parts.before.values()))
     start = baseline.initial_arrays(shape, 1, fixed)
     z = noise_for(EPSILON, len(flatten(start)), PRIVATE)
-    public = public_batch(parts.before)
     forecasts = {}
     for name, noise in (("network", 0.0), ("network, ε = 4", z)):
         draw = np.random.Generator(np.random.PCG64(3))
         model = train(start, held, replace(PRIVATE, noise_multiplier=noise), draw)
-        forecasts[name] = _told([model], public, parts.late)
+        smearing = _smearing(model, parts.before)
+        forecasts[name] = {s: (f, smearing) for s, (f, _) in _told(model, parts.late).items()}
     judged = judge(parts.late, parts.before, forecasts)
     return {"positions": held.count, "noise_multiplier": z, **judged}
 
 
-def _told(
-    models: list[Arrays], public: PositionBatch, late: Mapping[str, MarketTable]
-) -> dict[str, tuple[Floats, float]]:
-    """Mean forecast of networks and its log to mean, from the hours before the cut."""
+def _told(model: Arrays, late: Mapping[str, MarketTable]) -> dict[str, Told]:
+    """Forecasts of a network by symbol, and its own factor from log to mean."""
+    rows = {s: neutral_rows(t.features) for s, t in late.items()}
+    return {s: (predict(model, r)[:, 0], log_to_mean(model, r)[:, 0]) for s, r in rows.items()}
 
-    def mean(rows: NDArray[np.floating]) -> Floats:
-        return np.asarray(np.mean([predict(m, rows)[:, 0] for m in models], axis=0))
 
-    residual = public.targets[::10, 0, 0] - mean(public.features[::10, 0])
-    shift = float(np.log(np.exp(residual).mean()))
-    return {s: (mean(neutral_rows(t.features)), shift) for s, t in late.items()}
+def _smearing(model: Arrays, before: Mapping[str, MarketTable]) -> float:
+    """Log E[v] less E[log v] on every tenth hour before the cut: a release that begins at HAR keeps
+    HAR's, which is too high for it."""
+    rows = np.concatenate([neutral_rows(t.features[::10]) for t in before.values()])
+    target = np.concatenate([t.targets[::10, 0] for t in before.values()])
+    return float(np.log(np.exp(target - predict(model, rows)[:, 0]).mean()))
 
 
 def main() -> int:

@@ -284,7 +284,7 @@ def train(
         progress("members recompute the release and sign", 1, 1)
         ended.append(finished)
 
-    consortium.over_flower(run, timeout_s=600.0)
+    consortium.over_flower(run, timeout_s=3_600.0)  # every member checks years of candles
     consortium.close()
     if not ended:
         raise Fault("the coordinator ended without a release. See model.log")
@@ -305,8 +305,7 @@ def make(
     stages = Stages(console)
     folder = DataFolder(data)
     out.mkdir(parents=True, exist_ok=True)
-    for old in ("members", "coordinator"):
-        shutil.rmtree(out / old, ignore_errors=True)
+    _clear(out)
     with stages.stage("public") as progress:
         public = read_public(folder, cut_s, progress)
         base = _base(public, out, cut_s, seed, progress)
@@ -346,6 +345,16 @@ def _base(public: Public, out: Path, cut_s: int, seed: int, progress: Progress) 
     path.write_bytes(base)
     _write(plan_path, text)
     return base
+
+
+def _clear(out: Path) -> None:
+    """Remove the members and the coordinator of an earlier run, and nobody else's."""
+    for name in ("members", "coordinator"):
+        if (out / name).exists():
+            if not (out / "base.json").is_file():
+                problem = f"{name} in it is not of an earlier run of this command"
+                raise BadInput(str(out), problem, "Choose another --out.")
+            shutil.rmtree(out / name)
 
 
 def _day(seconds: int) -> str:

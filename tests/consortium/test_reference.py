@@ -147,3 +147,11 @@ def test_bad_input_is_one_sentence(data, tmp_path, arguments, named):
 def test_no_folder(tmp_path):
     with pytest.raises(BadInput, match="no such folder"):
         main(["--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")])
+
+
+def test_a_folder_of_somebody_elses_members_is_left_alone(data, tmp_path):
+    (tmp_path / "members").mkdir()
+    (tmp_path / "members" / "keys").write_text("mine")
+    with pytest.raises(BadInput, match="Choose another --out"):
+        main(["--data", str(data), "--out", str(tmp_path)])
+    assert (tmp_path / "members" / "keys").read_text() == "mine"
