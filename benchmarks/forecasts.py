@@ -20,10 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import lightgbm
 import numpy as np
 import polars as pl
-from arch import arch_model
 from numpy.typing import NDArray
 
 from fedtrade.artifact import Arrays, NetworkShape, flatten
@@ -103,6 +101,8 @@ def garch(
 
     E[log v] is log of its variance plus the mean difference before the cut.
     """
+    from arch import arch_model  # seconds to import
+
     close = np.log(candles.close)
     whole = np.diff(candles.start_s) == HOUR_S
     returns = np.where(whole, np.diff(close), 0.0) * 100.0  # never across a gap
@@ -125,8 +125,10 @@ def garch(
     return log_h[np.searchsorted(end_s, late.end_s)] + shift, float(np.log(np.exp(residual).mean()))
 
 
-def trees(rows: Floats, target: Floats) -> tuple[lightgbm.Booster, float]:
-    """LightGBM as it comes, on candle features alone."""
+def trees(rows: Floats, target: Floats) -> tuple[Any, float]:
+    """LightGBM as it comes, on candle features alone, and log E[v] less E[log v] of it."""
+    import lightgbm  # seconds to import
+
     data = lightgbm.Dataset(rows[:, :CANDLE_COLUMNS].astype(np.float32), target)
     booster = lightgbm.train({"num_threads": 1, "verbose": -1, "seed": 1}, data, 300)
     residual = target - booster.predict(rows[:, :CANDLE_COLUMNS].astype(np.float32), num_threads=1)

@@ -38,7 +38,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from benchmarks.forecasts import noise_for
 from fedtrade.artifact import Arrays, NetworkShape, flatten
@@ -461,6 +460,8 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     array = np.array(values, np.float64)
     if len(array) < 2:
         return float(array.mean()), float("nan")
+    from scipy.stats import t as student  # seconds to import
+
     half = student.ppf(0.975, len(array) - 1) * array.std(ddof=1) / len(array) ** 0.5
     return float(array.mean()), float(half)
 
