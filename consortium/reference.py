@@ -1,8 +1,8 @@
 """The reference model of a folder of public data: `fedtrade model`.
 
 public     a base fitted on hourly candles that end before the cut (`fedtrade.learning.pretraining`):
-           one market of each coin, the one with the longest past. The last VALIDATION_DAYS before the
-           cut are kept out of it and are what the model card tells of
+           one market of each coin, the one with the longest past. The model card tells of the last
+           VALIDATION_DAYS before the cut, as a twin forecasts them that was fitted without them
 private    a release over real messages: members, a committee of five helpers and a coordinator in one
            process, Flower between them, certificates instead of a chain. The members' positions are
            simulated over the recorded prices (`STANDINS`)
@@ -36,7 +36,6 @@ from clients.positions import PrivatePositions
 from consortium.rehearsal import Board, Consortium, Party, make_terms
 from consortium.stages import Stages
 from fedtrade.artifact import (
-    Arrays,
     Manifest,
     Measured,
     ModelCard,
@@ -136,9 +135,7 @@ def read_public(folder: DataFolder, cut_s: int, progress: Progress) -> Public:
 
 def fit_base(public: Public, cut_s: int, seed: int, progress: Progress) -> bytes:
     """The model that the release begins with, with its card. A function of its arguments."""
-    from_s = cut_s - VALIDATION_DAYS * 86_400
-    before = [t.take(t.end_s + HOUR_S <= from_s) for t in public.tables.values()]
-    arrays = pretrain(before, HIDDEN, seed, progress)
+    arrays = pretrain(tuple(public.tables.values()), HIDDEN, seed, progress)
     shape = NetworkShape(inputs=len(FEATURES), hidden=HIDDEN, outputs=len(HEADS))
     manifest = Manifest(
         network=shape,
@@ -155,37 +152,41 @@ def fit_base(public: Public, cut_s: int, seed: int, progress: Progress) -> bytes
         adjacency=ADJACENCY,
         trained_until_s=cut_s,
         standins=STANDINS,
-        card=_card(public, arrays, from_s, cut_s),
+        card=_card(public, cut_s, seed, progress),
     )
     return pack(arrays, manifest)
 
 
-def _card(public: Public, arrays: Arrays, from_s: int, cut_s: int) -> ModelCard:
-    """What the base was fitted on until `from_s`, and its figures from there to the cut."""
+def _card(public: Public, cut_s: int, seed: int, progress: Progress) -> ModelCard:
+    """What the base was fitted on, and the figures of its twin on hours that the twin has not seen."""
+    from_s = cut_s - VALIDATION_DAYS * 86_400
     tables = public.tables.values()
     before = [t.take(t.end_s + HOUR_S <= from_s) for t in tables]
     kept = [t.take(t.end_s >= from_s) for t in tables]
+    twin = pretrain(
+        before, HIDDEN, seed, lambda what, done, of: progress(f"{what}, twin", done, of)
+    )
     public_rows = np.concatenate([t.features for t in kept])
     targets = np.concatenate([t.targets for t in kept])
     rows = neutral_rows(public_rows)
-    told, shift = predict(arrays, rows), log_to_mean(arrays, rows)
+    told, shift = predict(twin, rows), log_to_mean(twin, rows)
     har = baseline.fit_linear(before, HEADS[0], baseline.HAR_FEATURES)
     by_har = har.predict(public_rows)
     variance, demand = targets[:, 0], targets[:, 1]
     figures = {
-        "base, QLIKE of variance": float(qlike(variance, told[:, 0] + shift[:, 0]).mean()),
+        "twin, QLIKE of variance": float(qlike(variance, told[:, 0] + shift[:, 0]).mean()),
         "HAR, QLIKE of variance": float(qlike(variance, by_har + har.log_to_mean).mean()),
-        "base, R² of log variance": r_squared(variance, told[:, 0]),
+        "twin, R² of log variance": r_squared(variance, told[:, 0]),
         "HAR, R² of log variance": r_squared(variance, by_har),
-        "base, R² of log demand": r_squared(demand, told[:, 1]),
+        "twin, R² of log demand": r_squared(demand, told[:, 1]),
     }
     return ModelCard(
         data=tuple(
-            f"{'/'.join(market)}, hourly candles, {_day(t.end_s[0])} to {_day(from_s)}"
+            f"{'/'.join(market)}, hourly candles, {_day(t.end_s[0])} to {_day(t.end_s[-1] + HOUR_S)}"
             for market, t in public.tables.items()
-            if t.end_s[0] < from_s
         ),
-        judged=f"{len(rows)} hours of {len(kept)} markets, {_day(from_s)} to {_day(cut_s)}",
+        judged=f"{len(rows)} hours of {sum(len(k.end_s) > 0 for k in kept)} markets, "
+        f"{_day(from_s)} to {_day(cut_s)}",
         figures=tuple(Measured(what=what, value=value) for what, value in figures.items()),
         intended_use=(
             "The next hour's variance and traded notional of liquid crypto markets with hourly "
@@ -193,7 +194,8 @@ def _card(public: Public, arrays: Arrays, from_s: int, cut_s: int) -> ModelCard:
         ),
         limits=(
             "It does not forecast direction.",
-            "Its figures are of the base: the private rounds cannot know those of their result.",
+            "Its figures are those of a twin of the base, fitted without the hours judged: the private "
+            "rounds cannot know the figures of their own result.",
             "A market must have 168 hours without a gap behind it.",
         ),
     )

@@ -92,7 +92,7 @@ class Measured(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """What the base of a release was fitted on, how good it was, and what it is for.
+    """What the base of a release was fitted on, how good its like was, and what it is for.
 
     Written before the private rounds and carried through them unchanged, so that whoever recomputes the
     release recomputes it: it cannot tell how good the *released* model is, and does not claim to.

@@ -70,9 +70,9 @@ def test_manifest_says_what_it_is(made):
     assert card is not None
     assert 0 < manifest.epsilon_micro <= 4_001_000
     assert manifest.trained_until_s == day_s(CUT, 0)
-    assert {f.what for f in card.figures} >= {"base, QLIKE of variance", "HAR, QLIKE of variance"}
+    assert {f.what for f in card.figures} >= {"twin, QLIKE of variance", "HAR, QLIKE of variance"}
     assert len(card.data) == 2  # one market a coin
-    assert all("to 2025-07-26" in line for line in card.data)
+    assert all("to 2025-08-15" in line for line in card.data)
     assert any("simulated" in what for what in manifest.standins)
     shown = json.loads((made / "manifest.json").read_text())
     assert shown["sha256"] == sha256_of(content)
