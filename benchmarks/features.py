@@ -17,9 +17,9 @@ import polars as pl
 import torch
 
 from benchmarks.measure import Row, alternate, row
-from fedtrade.artifact import Manifest, NetworkShape, load, pack, sha256_of
+from fedtrade.artifact import load, pack, sha256_of
 from fedtrade.errors import Fault
-from fedtrade.learning.baseline import initial_arrays
+from fedtrade.learning.baseline import base_manifest, initial_arrays
 from fedtrade.learning.features import (
     CANDLE_FEATURES,
     FEATURES,
@@ -30,7 +30,7 @@ from fedtrade.learning.features import (
 )
 from fedtrade.learning.forecast import Forecaster
 from fedtrade.learning.tables import HOUR_S, Candles
-from fedtrade.learning.windows import HEADS, HORIZON_S
+from fedtrade.learning.windows import HEADS
 
 HOURS = 100_000
 UPDATES = 500
@@ -133,24 +133,8 @@ def _updates(candles: Candles, counterpart: str) -> Row:
 
 
 def _inference(rows: Any) -> list[Row]:
-    shape = NetworkShape(inputs=len(FEATURES), hidden=(64, 32), outputs=len(HEADS))
-    manifest = Manifest(
-        network=shape,
-        features=FEATURES,
-        heads=HEADS,
-        horizon_s=HORIZON_S,
-        release=0,
-        rounds=0,
-        parent_sha256="",
-        policy_sha256="",
-        epsilon_micro=0,
-        delta=0.0,
-        unit="none",
-        adjacency="none",
-        trained_until_s=0,
-        standins=("random weights",),
-    )
-    data = pack(initial_arrays(shape, 1), manifest)
+    manifest = base_manifest((64, 32), 0, standins=("random weights",))
+    data = pack(initial_arrays(manifest.network, 1), manifest)
     forecaster, one = Forecaster(load(data, sha256_of(data))), rows[0]
     target = np.random.default_rng(1).standard_normal(len(rows))
     settings = {"num_threads": 1, "verbose": -1}

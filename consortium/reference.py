@@ -36,10 +36,8 @@ from clients.positions import PrivatePositions
 from consortium.rehearsal import Board, Consortium, Party, make_terms
 from consortium.stages import Stages
 from fedtrade.artifact import (
-    Manifest,
     Measured,
     ModelCard,
-    NetworkShape,
     flatten,
     load,
     pack,
@@ -57,9 +55,9 @@ from fedtrade.learning.perceptron import log_to_mean, predict
 from fedtrade.learning.pretraining import pretrain
 from fedtrade.learning.scorecard import EVER_S, Scorecard, day_s, evaluate_folder
 from fedtrade.learning.tables import HOUR_S, Candles
-from fedtrade.learning.windows import HEADS, HORIZON_S, MarketTable
+from fedtrade.learning.windows import HEADS, MarketTable
 from fedtrade.parameters import SCALE, PrivacyParameters
-from fedtrade.privacy.accounting import ADJACENCY, UNIT, least_noise
+from fedtrade.privacy.accounting import least_noise
 from fedtrade.protocol import Endorsement, encode
 from fedtrade.simulation.positions import (
     STANDIN,
@@ -136,24 +134,8 @@ def read_public(folder: DataFolder, cut_s: int, progress: Progress) -> Public:
 def fit_base(public: Public, cut_s: int, seed: int, progress: Progress) -> bytes:
     """The model that the release begins with, with its card. A function of its arguments."""
     arrays = pretrain(tuple(public.tables.values()), HIDDEN, seed, progress)
-    shape = NetworkShape(inputs=len(FEATURES), hidden=HIDDEN, outputs=len(HEADS))
-    manifest = Manifest(
-        network=shape,
-        features=FEATURES,
-        heads=HEADS,
-        horizon_s=HORIZON_S,
-        release=0,
-        rounds=0,
-        parent_sha256="",
-        policy_sha256="",
-        epsilon_micro=0,
-        delta=0.0,
-        unit=UNIT,
-        adjacency=ADJACENCY,
-        trained_until_s=cut_s,
-        standins=STANDINS,
-        card=_card(public, cut_s, seed, progress),
-    )
+    card = _card(public, cut_s, seed, progress)
+    manifest = baseline.base_manifest(HIDDEN, cut_s, standins=STANDINS, card=card)
     return pack(arrays, manifest)
 
 

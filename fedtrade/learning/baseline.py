@@ -27,6 +27,7 @@ from fedtrade.artifact import (
     CLIP_SIGMA,
     Arrays,
     Manifest,
+    ModelCard,
     NetworkShape,
     fixed_shapes,
     pack,
@@ -148,20 +149,18 @@ def initial_arrays(
     return arrays
 
 
-def base_artifact(
+def base_manifest(
     hidden: tuple[int, ...],
-    seed: int,
+    until_s: int,
     *,
     release: int = 0,
     policy_sha256: str = "",
-    until_s: int = TRAIN_UNTIL_S,
     standins: tuple[str, ...] = (),
-) -> bytes:
-    """The model that a first release begins with: HAR on public candles, nothing learnt yet."""
-    network = NetworkShape(inputs=len(FEATURES), hidden=hidden, outputs=len(HEADS))
-    arrays = initial_arrays(network, seed, fixed_arrays(public_tables(until_s)))
-    manifest = Manifest(
-        network=network,
+    card: ModelCard | None = None,
+) -> Manifest:
+    """What a model says of itself before any private round: no rounds, no parent, no ε."""
+    return Manifest(
+        network=NetworkShape(inputs=len(FEATURES), hidden=hidden, outputs=len(HEADS)),
         features=FEATURES,
         heads=HEADS,
         horizon_s=HORIZON_S,
@@ -175,5 +174,22 @@ def base_artifact(
         adjacency="zero-out of one position (counts public)",
         trained_until_s=until_s,
         standins=standins,
+        card=card,
     )
+
+
+def base_artifact(
+    hidden: tuple[int, ...],
+    seed: int,
+    *,
+    release: int = 0,
+    policy_sha256: str = "",
+    until_s: int = TRAIN_UNTIL_S,
+    standins: tuple[str, ...] = (),
+) -> bytes:
+    """The model that a first release begins with: HAR on public candles, nothing learnt yet."""
+    manifest = base_manifest(
+        hidden, until_s, release=release, policy_sha256=policy_sha256, standins=standins
+    )
+    arrays = initial_arrays(manifest.network, seed, fixed_arrays(public_tables(until_s)))
     return pack(arrays, manifest)
