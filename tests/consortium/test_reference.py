@@ -12,7 +12,7 @@ import fedtrade.data
 from consortium import reference
 from consortium.reference import main, parameters_for, read_public
 from fedtrade.artifact import load, sha256_of
-from fedtrade.errors import BadInput
+from fedtrade.errors import BadInput, Fault
 from fedtrade.learning import pretraining
 from fedtrade.learning.folder import DataFolder
 from fedtrade.learning.scorecard import day_s
@@ -155,3 +155,17 @@ def test_a_folder_of_somebody_elses_members_is_left_alone(data, tmp_path):
     with pytest.raises(BadInput, match="Choose another --out"):
         main(["--data", str(data), "--out", str(tmp_path)])
     assert (tmp_path / "members" / "keys").read_text() == "mine"
+
+
+def test_a_model_that_somebody_does_not_sign_is_not_left_behind(data, small, tmp_path, monkeypatch):
+    asked = reference.endorsements
+
+    def one_less(*question):
+        signed = dict(asked(*question))
+        signed.popitem()
+        return signed
+
+    monkeypatch.setattr(reference, "endorsements", one_less)
+    with pytest.raises(Fault, match="1 of 6 members did not sign"):
+        main(["--data", str(data), "--out", str(tmp_path), "--until", CUT, "--no-rivals"])
+    assert not (tmp_path / "artifact.safetensors").exists()
